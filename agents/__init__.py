@@ -1,0 +1,1 @@
+"""Where language models and federations meet: policies, guard, ledger, explanations."""

@@ -1,0 +1,165 @@
+"""The local engine: a cohort on one machine, several clients a pass.
+
+How many share a pass is chosen for speed and memory, never for meaning: ``train`` over a union of clients is
+the concatenation of ``train`` over its parts.
+
+Shape suffixes: C clients, P flat parameters.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from federation.batches import draw
+from federation.local import GradientPass, Task, Trained, batch_at, fresh_memory, train_stack
+from federation.plan import Reports, RoundPlan
+from federation.tree import Tree
+
+CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
+
+
+class Memory(Protocol):
+    """Where what clients keep lives between rounds."""
+
+    def gather(self, clients: Sequence[str], fresh: Tree) -> Tree:
+        """Return the kept groups of these clients as rows; ``fresh`` for those that have none yet."""
+        ...
+
+    def scatter(self, clients: Sequence[str], kept_C: Tree) -> None:
+        """Keep the rows of these clients."""
+        ...
+
+
+class NoMemory:
+    """A memory for one round: every client is fresh, nothing is kept."""
+
+    def gather(self, clients: Sequence[str], fresh: Tree) -> Tree:
+        """Return ``fresh`` for every client."""
+        return {group: x.expand(len(clients), *x.shape).clone() for group, x in fresh.items()}
+
+    def scatter(self, clients: Sequence[str], kept_C: Tree) -> None:
+        """Forget."""
+
+
+class LocalEngine:
+    """Trains a cohort in stacks of at most ``chunk`` clients over one frozen base.
+
+    Attributes:
+        task: what is trained, on what, by which algorithm.
+        chunk: clients a pass.
+        done: called after every stack with how many clients it held (progress bars).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        rows_of: Callable[[str], np.ndarray],
+        memory: Memory,
+        chunk: int = 8,
+        done: Callable[[int], None] = lambda clients: None,
+    ) -> None:
+        """Build an engine.
+
+        Args:
+            task: what is trained, on what, by which algorithm.
+            rows_of: row numbers of a client's training examples.
+            memory: what clients keep between rounds.
+            chunk: clients a pass.
+            done: called after every stack with how many clients it held.
+        """
+        self.task = task
+        self.chunk = min(chunk, task.trainable.rows_per_pass or chunk)
+        self.done = done
+        self._rows_of = rows_of
+        self._memory = memory
+
+    def train(self, sent: Tree, plan: RoundPlan) -> Reports:
+        """Let every client of the plan do its local work from what was sent."""
+        steps = dict(zip(plan.clients, plan.steps_C, strict=True))
+        # Most steps first, so that the clients still at work are always the first rows of a stack.
+        order = sorted(plan.clients, key=lambda client: (-steps[client], client))
+        parts = []
+        for start in range(0, len(order), self.chunk):
+            part = plan.only(order[start : start + self.chunk])
+            parts.append(self._train_stack(sent, part))
+            self.done(len(part.clients))
+        return in_order(Reports.concat(parts), plan.clients)
+
+    def _train_stack(self, sent: Tree, plan: RoundPlan) -> Reports:
+        fresh = fresh_memory(self.task.algorithm, sent["params"], plan)
+        kept_C = self._memory.gather(plan.clients, fresh)
+        trained: Trained = train_stack(self.task, sent, kept_C, plan, self.schedules(plan))
+        if trained.kept_C:
+            self._memory.scatter(plan.clients, trained.kept_C)
+        return Reports(
+            clients=plan.clients,
+            tree_C=trained.report_C,
+            weight_C=torch.tensor(
+                [len(self._rows_of(c)) for c in plan.clients], dtype=torch.float64
+            ),
+            loss_C=trained.loss_C,
+            tokens_C=trained.tokens_C,
+        )
+
+    def schedules(self, plan: RoundPlan) -> list[np.ndarray]:
+        """Draw the rows of every step of every client of the plan."""
+        lengths = self.task.tokens.lengths
+        wanted = zip(plan.clients, plan.steps_C, plan.batch_sizes_C, strict=True)
+        return [
+            draw(self._rows_of(client), lengths, plan.seed, plan.round, client, steps, batch_size)
+            for client, steps, batch_size in wanted
+        ]
+
+
+def in_order(reports: Reports, clients: tuple[str, ...]) -> Reports:
+    """Put reports into the order of ``clients``."""
+    at = {client: i for i, client in enumerate(reports.clients)}
+    index = [at[client] for client in clients]
+    return Reports(
+        clients=clients,
+        tree_C={group: x_C[index] for group, x_C in reports.tree_C.items()},
+        weight_C=reports.weight_C[index],
+        loss_C=reports.loss_C[index],
+        tokens_C=reports.tokens_C[index],
+    )
+
+
+def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_budget: int) -> int:
+    """Find how many clients a pass are fastest here: clients' steps per second of one real step each.
+
+    Larger is not always faster: beyond some size activations fall out of the processor's cache.
+
+    Args:
+        engine: the engine to be measured; its clients' memory is not touched.
+        params: initial parameters ``(P,)``.
+        plan: a real plan of the run.
+        token_budget: most tokens (padding included) that may be in memory in one pass.
+    """
+    most = min(len(plan.clients), engine.task.trainable.rows_per_pass or len(plan.clients))
+    best, best_speed = 1, 0.0
+    for chunk in (c for c in CANDIDATES if c <= most):
+        part = plan.only(plan.clients[:chunk])
+        batch = batch_at(engine.task.tokens, engine.schedules(part), 0)
+        if chunk > 1 and batch.ids_CBT.numel() > token_budget:
+            break
+        speed = chunk / seconds_per_step(engine.task, params, batch)
+        if speed > best_speed * 1.03:  # a tie goes to the smaller: it needs less memory
+            best, best_speed = chunk, speed
+    return best
+
+
+def seconds_per_step(task: Task, params: Tensor, batch: object, repeats: int = 2) -> float:
+    """Return the fastest of a few gradient passes after one to warm up."""
+    params_C = params.expand(len(batch.count_C), -1).clone()
+    gradient = GradientPass(task, params_C)
+    seconds = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        gradient(batch)
+        seconds.append(time.perf_counter() - start)
+    gradient.close()
+    return min(seconds[1:])

@@ -1,0 +1,230 @@
+"""The few operations that decide how fast a pass over many clients is.
+
+Knows tensors and autograd; knows nothing of clients' data, algorithms or models' names.  Everything here
+computes what the plain expression beside it computes; tests hold the two together.
+
+Shape suffixes: B batch rows, H heads, T tokens, D width, N selected positions, V vocabulary, C clients.
+"""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ATTENTION = "fedpilot"  # name under which the attention below is registered with transformers
+
+
+def causal_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **unsupported: Any,
+) -> tuple[Tensor, None]:
+    """Attention as two batched matrix products; the backward pass is again matrix products.
+
+    On CPU the backward kernel of ``scaled_dot_product_attention`` is several times slower than this at
+    the lengths of fine-tuning data.  Query heads that share a key head are folded into rows, so keys
+    and values are never repeated.
+
+    Args:
+        module: the attention layer, unused (transformers' calling convention).
+        query: ``(B, H, T, d)``.
+        key: ``(B, H / g, T, d)``, g query heads sharing each key head.
+        value: ``(B, H / g, T, d)``.
+        attention_mask: None for plain causal attention, else boolean, broadcastable to
+            ``(B, 1, T, T)``, true where attention is allowed.
+        dropout: must be 0 (it would have to be drawn by address).
+        scaling: factor on the scores; 1/sqrt(d) if omitted.
+
+    Returns:
+        ``(B, T, H, d)`` and None.
+
+    Raises:
+        ValueError: for dropout, a non-boolean mask, a cache, or a variant (soft caps, sinks, biases).
+    """
+    asked = sorted(
+        k for k in ("softcap", "s_aux", "position_bias") if unsupported.get(k) is not None
+    )
+    if dropout or asked or key.shape[2] != query.shape[2]:
+        raise ValueError(f"not offered by this attention: {asked or 'dropout or a cache'}")
+    B, H, T, d = query.shape
+    K = key.shape[1]
+    scores = torch.matmul(
+        query.reshape(B * K, (H // K) * T, d) * (scaling or 1 / math.sqrt(d)),
+        key.reshape(B * K, T, d).mT,
+    )
+    mask = forbidden(T, scores.dtype, query.device) if attention_mask is None else None
+    if attention_mask is not None:
+        if attention_mask.dtype != torch.bool:
+            raise ValueError(f"the mask must be boolean, got {attention_mask.dtype}")
+        mask = torch.where(attention_mask, 0.0, -math.inf).to(scores.dtype).unsqueeze(1)
+    weights = torch.softmax(scores.view(B, K, H // K, T, T) + mask, dim=-1)
+    mixed = torch.matmul(weights.view(B * K, (H // K) * T, T), value.reshape(B * K, T, d))
+    return mixed.view(B, H, T, d).transpose(1, 2).contiguous(), None
+
+
+def forbidden(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the additive causal mask ``(T, T)``: 0 on and below the diagonal, -inf above."""
+    return torch.full((T, T), -math.inf, dtype=dtype, device=device).triu(1)
+
+
+def register_attention() -> None:
+    """Make the attention above known to transformers under the name ``ATTENTION``."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, causal_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+class LinearNLL(torch.autograd.Function):
+    """Output projection and negative log-likelihood in one, a slice of positions at a time.
+
+    The gradient with respect to the logits is known as soon as the logits are, so the forward pass also
+    computes the gradients and the ``(N, V)`` logits never exist as a whole.
+    """
+
+    SLICE = 1024  # positions at a time: a slice of logits should stay in cache
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        target: Tensor,
+        scale: Tensor,
+        client: Tensor,
+        clients: int,
+    ) -> Tensor:
+        """Return ``loss_C``: for each client the sum of ``scale * nll`` over its positions.
+
+        Args:
+            ctx: autograd's.
+            hidden: ``(N, D)`` hidden states at the supervised positions.
+            weight: ``(V, D)`` output embedding.
+            bias: ``(V,)`` or None.
+            target: ``(N,)`` int64 token ids.
+            scale: ``(N,)`` float weight of each position.
+            client: ``(N,)`` int64 which client each position belongs to.
+            clients: C.
+        """
+        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        grad_weight = (
+            torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+        )
+        nll = torch.empty(len(target), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        for start in range(0, len(target), LinearNLL.SLICE):
+            at = slice(start, start + LinearNLL.SLICE)
+            logits = F.linear(hidden[at], weight, bias).to(nll.dtype)
+            nll[at], logits_grad = nll_and_gradient(logits, target[at], scale[at])
+            logits_grad = logits_grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                torch.mm(logits_grad, weight, out=grad_hidden[at])
+            if grad_weight is not None:
+                grad_weight += logits_grad.mT @ hidden[at]
+        ctx.save_for_backward(grad_hidden, grad_weight, client)
+        return nll.new_zeros(clients).index_add(0, client, nll * scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_C: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the gradients found in the forward pass."""
+        grad_hidden, grad_weight, client = ctx.saved_tensors
+        if grad_hidden is not None:
+            grad_hidden = grad_hidden * grad_C.to(grad_hidden.dtype)[client, None]
+        if grad_weight is not None:
+            if len(grad_C) != 1:
+                raise ValueError("a shared output embedding cannot be trained for several clients")
+            grad_weight = grad_weight * grad_C
+        return grad_hidden, grad_weight, None, None, None, None, None
+
+
+def nll_and_gradient(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Return nll ``(N,)`` and the gradient of ``(scale * nll).sum()`` with respect to the logits.
+
+    Overwrites ``logits`` with that gradient.
+    """
+    lse = torch.logsumexp(logits, -1)
+    nll = lse - logits.gather(1, target[:, None]).squeeze(1)
+    gradient = logits.sub_(lse[:, None]).exp_()
+    gradient[torch.arange(len(target)), target] -= 1
+    return nll, gradient.mul_(scale[:, None])
+
+
+class RMSNorm(torch.autograd.Function):
+    """``weight * x / rms(x)`` over the last axis, saving one number per row instead of two copies."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """Normalise ``x`` ``(..., D)``; statistics are taken in at least float32."""
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        inverse = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, inverse)
+        return (wide * inverse).to(x.dtype) * weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        """Differentiate with respect to the input and, where asked, the weight."""
+        x, weight, inverse = ctx.saved_tensors
+        wide = inverse.dtype
+        unit = x.to(wide) * inverse
+        inner = grad.to(wide) * weight
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            along = (inner * unit).mean(-1, keepdim=True)
+            grad_x = ((inner - unit * along) * inverse).to(x.dtype)
+        grad_weight = None
+        if ctx.needs_input_grad[1]:
+            grad_weight = (grad.to(wide) * unit).flatten(0, -2).sum(0).to(weight.dtype)
+        return grad_x, grad_weight, None
+
+
+class SwiGLU(torch.autograd.Function):
+    """``silu(gate) * up``, saving only its two inputs."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        """Multiply ``up`` by the gate, elementwise."""
+        ctx.save_for_backward(gate, up)
+        return F.silu(gate).mul_(up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Differentiate with respect to both inputs."""
+        gate, up = ctx.saved_tensors
+        grad_up = F.silu(gate).mul_(grad)
+        return torch.ops.aten.silu_backward(grad * up, gate), grad_up
+
+
+class WideEmbedding(torch.autograd.Function):
+    """Embedding look-up whose gradient is accumulated in at least float32.
+
+    In bfloat16 the many small contributions of a frequent token would be lost one by one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
+        """Return rows ``ids`` of ``weight``."""
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.dtype = weight.shape, weight.dtype
+        return F.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+        """Sum the gradients of each row."""
+        (ids,) = ctx.saved_tensors
+        wide = torch.promote_types(ctx.dtype, torch.float32)
+        total = torch.zeros(ctx.shape, dtype=wide, device=grad.device)
+        total.index_add_(0, ids.flatten(), grad.flatten(0, -2).to(wide))
+        return None, total.to(ctx.dtype)

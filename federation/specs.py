@@ -1,0 +1,123 @@
+"""Quantities that are declared once: type, bound, unit and meaning.
+
+Validation, ``--help``, the configuration file's comments and forms are all derived from these fields.
+Light: nothing here imports torch.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Spec(BaseModel):
+    """A frozen table of bounded fields; unknown keys and non-finite numbers are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def as_tuple(value: Any) -> Any:
+    """Let TOML's arrays be tuples."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)]
+
+
+class ModelSpec(Spec):
+    """The frozen base model."""
+
+    base: str = Field(
+        "nano",
+        min_length=1,
+        description="'nano' (built in), a folder in Hugging Face format, or a hub id",
+    )
+    dtype: Literal["auto", "bfloat16", "float32", "float64"] = Field(
+        "auto",
+        description="of weights and activations; auto: bfloat16 where the machine multiplies it natively",
+    )
+
+
+class LoRASpec(Spec):
+    """A LoRA adapter: where it sits and how large it is."""
+
+    kind: Literal["lora"] = Field("lora", description="what is trained")
+    rank: int = Field(8, ge=1, le=512, description="rank r of every adapted module")
+    alpha: float = Field(16.0, gt=0, le=4096, description="numerator of the scale alpha / rank")
+    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
+    targets: Literal["all-linear"] | Names = Field(
+        ("q_proj", "v_proj"), description="names of the modules to adapt, or 'all-linear'"
+    )
+
+    @property
+    def scale(self) -> float:
+        """What B A is multiplied by."""
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+
+class FullSpec(Spec):
+    """Training of all parameters of the model."""
+
+    kind: Literal["full"] = Field("full", description="what is trained")
+
+
+class LocalWork(Spec):
+    """What one client does in one round."""
+
+    lr: float = Field(1e-3, gt=0, le=10, description="client learning rate, per optimizer step")
+    steps: int = Field(10, ge=0, le=100_000, description="optimizer steps per client and round")
+    batch_size: int = Field(8, ge=1, le=4096, description="examples per optimizer step")
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="local optimizer")
+    momentum: float = Field(0.0, ge=0, lt=1, description="SGD momentum (AdamW ignores it)")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
+    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
+    eps: float = Field(1e-8, gt=0, le=1, description="AdamW denominator offset")
+    weight_decay: float = Field(
+        0.0, ge=0, le=1, description="decoupled weight decay, per unit of lr"
+    )
+    max_grad_norm: float | None = Field(
+        None, gt=0, description="clip each client's gradient to this L2 norm at every step"
+    )
+    keep_optimizer: bool = Field(
+        False, description="optimizer moments stay with the client between rounds (DiLoCo)"
+    )
+
+
+class ScheduleSpec(Spec):
+    """The client learning rate over rounds: a factor on ``work.lr``."""
+
+    kind: Literal["constant", "cosine", "linear", "wsd"] = Field(
+        "constant",
+        description="shape after warm-up; wsd: constant, then linear decay in the last part",
+    )
+    warmup: float = Field(
+        0.0, ge=0, lt=1, description="share of the rounds spent warming up linearly"
+    )
+    decay: float = Field(0.2, gt=0, le=1, description="wsd: share of the rounds spent decaying")
+    floor: float = Field(0.0, ge=0, le=1, description="factor at the end of the decay")
+
+    def factor(self, round: int, rounds: int) -> float:
+        """Return the factor on the learning rate in round ``round`` of ``rounds``."""
+        warmup = self.warmup * rounds
+        if round + 1 <= warmup:
+            return (round + 1) / (warmup + 1)
+        left = 1 - (round + 0.5 - warmup) / (rounds - warmup)
+        if self.kind == "cosine":
+            share = (1 - math.cos(math.pi * left)) / 2
+        elif self.kind == "constant":
+            share = 1.0
+        else:
+            share = min(1.0, left / self.decay) if self.kind == "wsd" else left
+        return self.floor + (1 - self.floor) * max(0.0, share)
+
+
+class EngineSpec(Spec):
+    """How the local engine uses this machine; never changes what is computed."""
+
+    chunk: int | Literal["auto"] = Field(
+        "auto", description="clients trained in one pass; auto: measured once at the start of a run"
+    )
+    token_budget: int = Field(
+        65_536, ge=128, description="most tokens, padding included, in one pass when chunk is auto"
+    )
+    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: as many as torch finds")
