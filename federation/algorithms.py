@@ -1,135 +1,250 @@
-"""Federated algorithms as values.
+"""The federated algorithms there are, and the door where a name becomes one of them.
 
-An :class:`Algorithm` is six pure functions over flat groups.  Client functions are *row-wise*: row c
-of the result depends only on row c of the clients' matrices and on what was broadcast, so the same
-text serves one client or sixty-four, in simulation or on a real site.  ``combine`` is the only
-function that removes the clients axis.  A variant is ``replace(fedavg(), ...)`` or a wrapper.
+Algorithms whose novelty is on the server are in ``servers.py``, what all of them are made of in
+``algorithm.py``.  The centralised baseline is an arrangement of the data, not an algorithm.
 
 Shape suffixes: C clients, P flat parameters.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from federation.plan import Engine, Reports, RoundPlan
+from federation.algorithm import (
+    Algorithm,
+    fedavg,
+    report_delta,
+    run_round,
+    sent_params,
+    uniform_mean,
+    weighted_mean,
+)
+from federation.errors import ConfigError
+from federation.plan import RoundPlan
+from federation.servers import (
+    ServerLR,
+    diloco,
+    fedadagrad,
+    fedadam,
+    fedavgm,
+    fedyogi,
+)
+from federation.settings import settings_model, unknown_name, validated
+from federation.specs import LocalWork
 from federation.tree import Tree
 
+__all__ = [
+    "ALGORITHMS",
+    "Algorithm",
+    "build",
+    "diloco",
+    "fedadagrad",
+    "fedadam",
+    "fedavg",
+    "fedavgm",
+    "fednova",
+    "fedprox",
+    "fedyogi",
+    "local",
+    "report_delta",
+    "run_round",
+    "scaffold",
+    "sent_params",
+    "settings_schema",
+    "uniform_mean",
+    "weighted_mean",
+]
 
-def no_memory(params: Tensor) -> Tree:
-    """Start a client that remembers nothing between rounds."""
-    return {}
-
-
-def sent_params(sent: Tree, kept_C: Tree, clients: int) -> Tensor:
-    """Start local work from the sent parameters: ``(P,)`` seen as ``(C, P)``, without copying."""
-    return sent["params"].expand(clients, -1)
-
-
-def plain_gradient(grad_C: Tensor, params_C: Tensor, sent: Tree, kept_C: Tree) -> Tensor:
-    """Leave the local gradient as it is."""
-    return grad_C
-
-
-def report_delta(delta_C: Tensor, sent: Tree, kept_C: Tree, plan: RoundPlan) -> tuple[Tree, Tree]:
-    """Report the change of the parameters; keep what was kept."""
-    return {"delta": delta_C}, kept_C
-
-
-def weighted_mean(report_C: Tree, weight_C: Tensor) -> Tree:
-    """Average every group over C with weights ``weight_C / weight_C.sum()``.
-
-    Raises:
-        ValueError: if the weights are not positive and finite in sum.
-    """
-    total = weight_C.sum()
-    if not (torch.isfinite(total) and total > 0 and (weight_C >= 0).all()):
-        raise ValueError(f"weights must be >= 0 with a positive sum, got {weight_C.tolist()}")
-    # In float64: the mean of C equal rows is that row to the last bit, whatever C is.
-    share_C = (weight_C / total).to(torch.float64)
-    return {
-        group: torch.tensordot(share_C, x_C.to(torch.float64), dims=1).to(x_C.dtype)
-        for group, x_C in report_C.items()
-    }
+Mu = Annotated[float, Field(ge=0, le=1e6, description="strength of the pull to what was sent")]
 
 
-def uniform_mean(report_C: Tree, weight_C: Tensor) -> Tree:
-    """Average every group over C with equal weights, whatever the clients' sizes."""
-    return weighted_mean(report_C, torch.ones_like(weight_C))
-
-
-def add_delta(state: Tree, combined: Tree, plan: RoundPlan) -> Tree:
-    """Add the combined change to the global parameters."""
-    return {**state, "params": state["params"] + combined["delta"]}
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """A federated algorithm.
-
-    Attributes:
-        init: ``(params (P,)) -> state``; server, once.
-        memory: ``(params (P,)) -> kept`` of one client before its first round, without C.
-        start: ``(sent, kept_C, C) -> params_C (C, P)``; row-wise, where local work begins.  It is also
-            what "the model of client c" means when clients are evaluated.
-        correct: ``(grad_C, params_C, sent, kept_C) -> grad_C``; row-wise, every local step.
-        report: ``(delta_C, sent, kept_C, plan) -> (report_C, kept_C)``; row-wise, end of local work.
-        combine: ``(report_C, weight_C) -> combined``; removes C, the only one that may.
-        step: ``(state, combined, plan) -> state``; server, every round.  ``plan.clients`` are those
-            that reported.
-        sends: groups of the state that travel to the clients.
-    """
-
-    init: Callable[[Tensor], Tree]
-    memory: Callable[[Tensor], Tree]
-    start: Callable[[Tree, Tree, int], Tensor]
-    correct: Callable[[Tensor, Tensor, Tree, Tree], Tensor]
-    report: Callable[[Tensor, Tree, Tree, RoundPlan], tuple[Tree, Tree]]
-    combine: Callable[[Tree, Tensor], Tree]
-    step: Callable[[Tree, Tree, RoundPlan], Tree]
-    sends: tuple[str, ...] = ("params",)
-
-    def sent(self, state: Tree) -> Tree:
-        """Select what travels to the clients."""
-        return {group: state[group] for group in self.sends}
-
-
-def run_round(
-    algorithm: Algorithm, engine: Engine, state: Tree, plan: RoundPlan
-) -> tuple[Tree, Reports]:
-    """Run one round: send, train, combine, step.  The same in simulation and on real sites."""
-    reports = engine.train(algorithm.sent(state), plan)
-    combined = algorithm.combine(reports.tree_C, reports.weight_C)
-    return algorithm.step(state, combined, plan.only(reports.clients)), reports
-
-
-def fedavg() -> Algorithm:
-    """Average the clients' updates, weighted by their examples.
-
-    McMahan et al. 2017, arXiv:1602.05629, algorithm 1 (averaging deltas instead of models, which is
-    the same as long as weights sum to one).
-    """
-    return Algorithm(
-        init=lambda params: {"params": params},
-        memory=no_memory,
-        start=sent_params,
-        correct=plain_gradient,
-        report=report_delta,
-        combine=weighted_mean,
-        step=add_delta,
-    )
-
-
-def fedprox(mu: float = 0.01) -> Algorithm:
+def fedprox(mu: Mu = 0.01) -> Algorithm:
     """FedAvg whose clients are pulled back to the sent parameters.
 
-    Li et al. 2020, arXiv:1812.06127, equation 2.  The proximal term mu/2 ||w - w_t||^2 enters as its
-    exact gradient mu (w - w_t), so no autograd is spent on it.
+    Li et al. 2020, arXiv:1812.06127, equation 2.  The proximal term mu/2 ||w - w_t||^2 enters as
+    its exact gradient mu (w - w_t), so no autograd is spent on it.
     """
 
     def correct(grad_C: Tensor, params_C: Tensor, sent: Tree, kept_C: Tree) -> Tensor:
         return grad_C + mu * (params_C - sent["params"])
 
     return replace(fedavg(), correct=correct)
+
+
+def scaffold(server_lr: ServerLR = 1.0) -> Algorithm:
+    """Steer every client by the difference of the global and its own mean gradient.
+
+    Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1 with option II: the client's control
+    becomes ``c_k - c + (w_t - w_k) / (steps * lr)``, with the steps that this client made.  Clients
+    are averaged uniformly, as there.  Upload and download are twice those of FedAvg.  A client that
+    made no step keeps its control.
+
+    Plain SGD only: under momentum or AdamW the change of the parameters is no sum of gradients.
+    """
+
+    def report(delta_C: Tensor, sent: Tree, kept_C: Tree, plan: RoundPlan) -> tuple[Tree, Tree]:
+        steps_C = delta_C.new_tensor(plan.steps_C)[:, None]
+        descent_C = delta_C / (steps_C * plan.work.lr).clamp(min=plan.work.lr)
+        change_C = torch.where(steps_C > 0, -sent["control"] - descent_C, 0.0)
+        kept_C = {**kept_C, "control": kept_C["control"] + change_C}
+        return {"delta": delta_C, "control_delta": change_C}, kept_C
+
+    def step(state: Tree, combined: Tree, plan: RoundPlan) -> Tree:
+        share = len(plan.clients) / plan.population
+        return {
+            "params": state["params"] + server_lr * combined["delta"],
+            "control": state["control"] + share * combined["control_delta"],
+        }
+
+    return replace(
+        fedavg(),
+        init=lambda params: {"params": params, "control": torch.zeros_like(params)},
+        memory=lambda params: {"control": torch.zeros_like(params)},
+        correct=lambda grad_C, params_C, sent, kept_C: grad_C + sent["control"] - kept_C["control"],
+        report=report,
+        combine=uniform_mean,
+        step=step,
+        sends=("params", "control"),
+        check=plain_sgd_only,
+    )
+
+
+def plain_sgd_only(work: LocalWork) -> None:
+    """Refuse local work whose change is not ``-lr`` times a sum of gradients.
+
+    Raises:
+        ConfigError: for AdamW and for momentum.
+    """
+    sgd_only(work)
+    if work.momentum:
+        raise ConfigError(
+            "scaffold: its controls are sums of plain gradients, which momentum is not; "
+            f"set work.momentum = 0 (got {work.momentum})"
+        )
+
+
+def sgd_only(work: LocalWork) -> None:
+    """Refuse local work that is not SGD.
+
+    Raises:
+        ConfigError: for AdamW.
+    """
+    if work.optimizer != "sgd":
+        raise ConfigError(
+            "scaffold and fednova take the change of the parameters for a sum of gradients, which "
+            f'{work.optimizer} does not make; set work.optimizer = "sgd"'
+        )
+
+
+def fednova(mu: Mu = 0.0) -> Algorithm:
+    """Average the clients' updates per unit of local progress: the busier do not pull harder.
+
+    Wang et al. 2020, arXiv:2007.07481, equation 6 (normalised averaging, weights p_k by examples,
+    ``tau_eff = sum_k p_k ||a_k||_1``).  Supported local solvers: SGD, SGD with momentum that starts
+    anew every round, SGD with proximal term ``mu``, and both together; steps may differ by client.
+    Every client uploads one number more than with FedAvg.
+    """
+
+    def report(delta_C: Tensor, sent: Tree, kept_C: Tree, plan: RoundPlan) -> tuple[Tree, Tree]:
+        norms = [accumulation(steps, plan.work, mu) for steps in plan.steps_C]
+        norm_C = delta_C.new_tensor(norms)[:, None]
+        direction_C = torch.where(norm_C > 0, delta_C / norm_C, 0.0)
+        return {"delta": direction_C, "norm": norm_C}, kept_C
+
+    def step(state: Tree, combined: Tree, plan: RoundPlan) -> Tree:
+        return {**state, "params": state["params"] + combined["norm"] * combined["delta"]}
+
+    return replace(fedprox(mu), report=report, step=step, check=fresh_sgd_only)
+
+
+def fresh_sgd_only(work: LocalWork) -> None:
+    """Refuse local work in which gradients of earlier rounds act on.
+
+    Raises:
+        ConfigError: for AdamW, and for momentum that is kept between rounds.
+    """
+    sgd_only(work)
+    if work.momentum and work.keep_optimizer:
+        raise ConfigError(
+            "fednova: momentum kept between rounds cannot be normalised by this round's steps; "
+            "set work.keep_optimizer = false or work.momentum = 0"
+        )
+
+
+def accumulation(steps: int, work: LocalWork, mu: float) -> float:
+    """Return ``||a||_1``: by how much all gradients of a round move the parameters, in units of lr.
+
+    A gradient moves the parameters at its own step and, through momentum and the proximal pull, at
+    all later ones; what it has done j steps on is the response to a unit impulse.  The last
+    gradient has acted once, the first ``steps`` times.  Without momentum and pull this is ``steps``.
+    """
+    moved, velocity, total = 0.0, 0.0, 0.0
+    for j in range(steps):
+        velocity = work.momentum * velocity + (1.0 if j == 0 else -work.lr * mu * moved)
+        moved += velocity
+        total += abs(moved)
+    return total
+
+
+def local() -> Algorithm:
+    """Train every client alone: nothing is reported and the global parameters never move.
+
+    The baseline that a federation has to beat.  A client's model is what was sent plus its ``own``.
+    """
+
+    def report(delta_C: Tensor, sent: Tree, kept_C: Tree, plan: RoundPlan) -> tuple[Tree, Tree]:
+        return {}, {**kept_C, "own": kept_C["own"] + delta_C}
+
+    return replace(
+        fedavg(),
+        memory=lambda params: {"own": torch.zeros_like(params)},
+        start=lambda sent, kept_C, clients: sent["params"] + kept_C["own"],
+        report=report,
+        step=lambda state, combined, plan: state,
+    )
+
+
+ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = {
+    factory.__name__: factory
+    for factory in (
+        fedavg,
+        fedprox,
+        fedavgm,
+        fedadagrad,
+        fedyogi,
+        fedadam,
+        scaffold,
+        fednova,
+        diloco,
+        local,
+    )
+}
+
+
+def build(name: str, settings: Mapping[str, Any]) -> Algorithm:
+    """Build an algorithm from its name and settings that come from outside.
+
+    Raises:
+        ConfigError: if the name or a setting is unknown, or a setting is out of bounds.
+    """
+    factory = _factory(name)
+    return factory(**validated(factory, settings, f"algorithm {name!r}"))
+
+
+def settings_schema(name: str) -> dict[str, Any]:
+    """Return the JSON schema of an algorithm's settings.
+
+    Raises:
+        ConfigError: if the name is unknown.
+    """
+    return settings_model(_factory(name)).model_json_schema()
+
+
+def _factory(name: str) -> Callable[..., Algorithm]:
+    if name not in ALGORITHMS:
+        raise ConfigError(unknown_name("algorithm", name, ALGORITHMS))
+    return ALGORITHMS[name]

@@ -7,42 +7,19 @@ Shape suffixes: C clients, P flat parameters.
 """
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from federation.batches import draw
+from federation.batches import Batch, draw
 from federation.local import GradientPass, Task, Trained, batch_at, fresh_memory, train_stack
+from federation.memory import ClientMemory
 from federation.plan import Reports, RoundPlan
 from federation.tree import Tree
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
-
-
-class Memory(Protocol):
-    """Where what clients keep lives between rounds."""
-
-    def gather(self, clients: Sequence[str], fresh: Tree) -> Tree:
-        """Return the kept groups of these clients as rows; ``fresh`` for those that have none yet."""
-        ...
-
-    def scatter(self, clients: Sequence[str], kept_C: Tree) -> None:
-        """Keep the rows of these clients."""
-        ...
-
-
-class NoMemory:
-    """A memory for one round: every client is fresh, nothing is kept."""
-
-    def gather(self, clients: Sequence[str], fresh: Tree) -> Tree:
-        """Return ``fresh`` for every client."""
-        return {group: x.expand(len(clients), *x.shape).clone() for group, x in fresh.items()}
-
-    def scatter(self, clients: Sequence[str], kept_C: Tree) -> None:
-        """Forget."""
 
 
 class LocalEngine:
@@ -58,7 +35,7 @@ class LocalEngine:
         self,
         task: Task,
         rows_of: Callable[[str], np.ndarray],
-        memory: Memory,
+        memory: ClientMemory,
         chunk: int = 8,
         done: Callable[[int], None] = lambda clients: None,
     ) -> None:
@@ -87,7 +64,7 @@ class LocalEngine:
             part = plan.only(order[start : start + self.chunk])
             parts.append(self._train_stack(sent, part))
             self.done(len(part.clients))
-        return in_order(Reports.concat(parts), plan.clients)
+        return Reports.concat(parts).only(plan.clients)
 
     def _train_stack(self, sent: Tree, plan: RoundPlan) -> Reports:
         fresh = fresh_memory(self.task.algorithm, sent["params"], plan)
@@ -103,6 +80,7 @@ class LocalEngine:
             ),
             loss_C=trained.loss_C,
             tokens_C=trained.tokens_C,
+            norm_C=trained.norm_C,
         )
 
     def schedules(self, plan: RoundPlan) -> list[np.ndarray]:
@@ -113,19 +91,6 @@ class LocalEngine:
             draw(self._rows_of(client), lengths, plan.seed, plan.round, client, steps, batch_size)
             for client, steps, batch_size in wanted
         ]
-
-
-def in_order(reports: Reports, clients: tuple[str, ...]) -> Reports:
-    """Put reports into the order of ``clients``."""
-    at = {client: i for i, client in enumerate(reports.clients)}
-    index = [at[client] for client in clients]
-    return Reports(
-        clients=clients,
-        tree_C={group: x_C[index] for group, x_C in reports.tree_C.items()},
-        weight_C=reports.weight_C[index],
-        loss_C=reports.loss_C[index],
-        tokens_C=reports.tokens_C[index],
-    )
 
 
 def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_budget: int) -> int:
@@ -152,7 +117,7 @@ def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_bu
     return best
 
 
-def seconds_per_step(task: Task, params: Tensor, batch: object, repeats: int = 2) -> float:
+def seconds_per_step(task: Task, params: Tensor, batch: Batch, repeats: int = 2) -> float:
     """Return the fastest of a few gradient passes after one to warm up."""
     params_C = params.expand(len(batch.count_C), -1).clone()
     gradient = GradientPass(task, params_C)

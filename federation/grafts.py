@@ -1,16 +1,20 @@
 """Faster parts for a Hugging Face model, each kept only if the model still computes the same.
 
-Knows module shapes (an RMS norm, a gated MLP, an attention interface), not model names: a part that fits is
-swapped in, the model's logits on a probe are compared with what they were, and a part that changes them is
-taken out again.  What stayed is returned and journalled.
+Knows module shapes (an RMS norm, a gated MLP, an attention interface), not model names: a part that
+fits is swapped in, the model's logits on a probe are compared with what they were, and a part that
+changes them is taken out again.  What stayed is returned and journalled.
 """
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from federation import kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 Undo = Callable[[], None]
 
@@ -55,8 +59,8 @@ class FastEmbedding(nn.Module):
         return kernels.WideEmbedding.apply(ids, self.weight)
 
 
-def replace_modules(model: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> Undo:
-    """Replace every module for which ``new`` returns another; return how to undo it."""
+def replace_modules(model: nn.Module, new: Callable[[nn.Module], nn.Module | None]) -> Undo | None:
+    """Replace every module for which ``new`` returns another; return how to undo it, if any."""
     replaced = []
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
@@ -69,10 +73,10 @@ def replace_modules(model: nn.Module, new: Callable[[nn.Module], nn.Module | Non
         for parent, name, child in replaced:
             setattr(parent, name, child)
 
-    return undo
+    return undo if replaced else None
 
 
-def graft_norm(model: nn.Module) -> Undo:
+def graft_norm(model: nn.Module) -> Undo | None:
     """Swap RMS norms."""
 
     def new(module: nn.Module) -> nn.Module | None:
@@ -82,7 +86,7 @@ def graft_norm(model: nn.Module) -> Undo:
     return replace_modules(model, new)
 
 
-def graft_mlp(model: nn.Module) -> Undo:
+def graft_mlp(model: nn.Module) -> Undo | None:
     """Swap gated MLPs with a SiLU."""
 
     def new(module: nn.Module) -> nn.Module | None:
@@ -94,15 +98,17 @@ def graft_mlp(model: nn.Module) -> Undo:
     return replace_modules(model, new)
 
 
-def graft_attention(model: nn.Module) -> Undo:
-    """Swap the attention function."""
+def graft_attention(model: "PreTrainedModel") -> Undo | None:
+    """Swap the attention function, where the model looks it up by name."""
+    if not model._can_set_attn_implementation():
+        return None
     before = model.config._attn_implementation
     kernels.register_attention()
     model.set_attn_implementation(kernels.ATTENTION)
     return lambda: model.set_attn_implementation(before)
 
 
-GRAFTS: dict[str, Callable[[nn.Module], Undo]] = {
+GRAFTS: dict[str, Callable[["PreTrainedModel"], Undo | None]] = {
     "attention": graft_attention,
     "norm": graft_norm,
     "mlp": graft_mlp,
@@ -110,26 +116,28 @@ GRAFTS: dict[str, Callable[[nn.Module], Undo]] = {
 
 
 @torch.no_grad()
-def probe(model: nn.Module) -> Tensor:
+def probe(model: "PreTrainedModel") -> Tensor:
     """Return float32 logits of a fixed batch of two sequences."""
     ids = torch.arange(2 * 24).remainder_(min(997, model.config.vocab_size)).view(2, 24)
     return model(input_ids=ids, use_cache=False).logits.float()
 
 
-def graft(model: nn.Module) -> tuple[str, ...]:
-    """Give ``model`` every faster part that leaves its logits the same; return those that stayed."""
+def graft(model: "PreTrainedModel") -> tuple[str, ...]:
+    """Give ``model`` every faster part that keeps its logits; return the names of these parts."""
     return tuple(name for name in GRAFTS if keep_if_same(model, name))
 
 
-def keep_if_same(model: nn.Module, name: str) -> bool:
+def keep_if_same(model: "PreTrainedModel", name: str) -> bool:
     """Apply one graft and keep it only if the probe's logits stay within rounding."""
     before = probe(model)
-    # A wrong part shifts logits by their own size; rounding in bfloat16 stays far below a tenth of it.
+    # A wrong part shifts logits by their own size; rounding in bfloat16 stays far below a tenth.
     exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
     tolerance = (1e-4 if exact else 0.1) * before.std().item()
     try:
         undo = GRAFTS[name](model)
     except ValueError:  # transformers refuses the attention interface for this architecture
+        return False
+    if undo is None:
         return False
     try:
         same = (probe(model) - before).abs().max().item() <= tolerance

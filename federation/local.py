@@ -60,12 +60,14 @@ class Trained:
         kept_C: what they keep.
         loss_C: mean training loss over the steps made, nats per token, NaN where no step was made.
         tokens_C: supervised tokens trained on.
+        norm_C: L2 norm of the change of the parameters.
     """
 
     report_C: Tree
     kept_C: Tree
     loss_C: Tensor
     tokens_C: Tensor
+    norm_C: Tensor
 
 
 class GradientPass:
@@ -153,11 +155,13 @@ def train_stack(
         loss_C[:active] += step_loss_C
         tokens_C[:active] += batch.count_C
     gradient.close()
-    report_C, kept_C = algorithm.report(params_C - start_C, sent, kept_C, plan)
+    delta_C = params_C.sub_(start_C)
+    norm_C = torch.linalg.vector_norm(delta_C, dim=1, dtype=torch.float64)
+    report_C, kept_C = algorithm.report(delta_C, sent, kept_C, plan)
     if work.keep_optimizer:
         kept_C = {**kept_C, **{OPTIMIZER + g: x for g, x in moments.items()}}
     steps_C = torch.tensor([len(schedule) for schedule in schedules], dtype=torch.float64)
-    return Trained(report_C, kept_C, loss_C / steps_C, tokens_C)
+    return Trained(report_C, kept_C, loss_C / steps_C, tokens_C, norm_C)
 
 
 def fresh_memory(algorithm: Algorithm, params: Tensor, plan: RoundPlan) -> Tree:

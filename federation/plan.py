@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from federation.specs import LocalWork
-from federation.tree import Tree, concat
+from federation.tree import Tree, concat, rows
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,8 @@ class Reports:
         loss_C: mean training loss over the client's local steps, nats per token, ``(C,)`` float64;
             NaN for a client that made no step.
         tokens_C: supervised tokens trained on, ``(C,)`` int64.
+        norm_C: L2 norm of each client's change of the parameters, before anything is done to it
+            for travelling, ``(C,)`` float64.
     """
 
     clients: tuple[str, ...]
@@ -87,6 +89,7 @@ class Reports:
     weight_C: Tensor
     loss_C: Tensor
     tokens_C: Tensor
+    norm_C: Tensor
 
     @staticmethod
     def concat(parts: "Sequence[Reports]") -> "Reports":
@@ -97,6 +100,20 @@ class Reports:
             weight_C=torch.cat([part.weight_C for part in parts]),
             loss_C=torch.cat([part.loss_C for part in parts]),
             tokens_C=torch.cat([part.tokens_C for part in parts]),
+            norm_C=torch.cat([part.norm_C for part in parts]),
+        )
+
+    def only(self, clients: Sequence[str]) -> "Reports":
+        """Select the reports of some clients, in the order given."""
+        at = {client: i for i, client in enumerate(self.clients)}
+        index = [at[client] for client in clients]
+        return Reports(
+            clients=tuple(clients),
+            tree_C=rows(self.tree_C, index),
+            weight_C=self.weight_C[index],
+            loss_C=self.loss_C[index],
+            tokens_C=self.tokens_C[index],
+            norm_C=self.norm_C[index],
         )
 
 

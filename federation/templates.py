@@ -113,9 +113,13 @@ def _text(row: Mapping[str, object], field: str, origin: str) -> str:
         got = type(value).__name__
         raise DataError(f"{origin}: field {field!r} must hold text or a number, got {got}")
     text = str(value)
-    # JSON can spell half a surrogate pair, which no tokenizer accepts.
-    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise DataError(f"{origin}: field {field!r} holds half a surrogate pair; mend the text")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        # JSON can spell half a surrogate pair, which no tokenizer accepts.
+        raise DataError(
+            f"{origin}: field {field!r} holds half a surrogate pair; mend the text"
+        ) from error
     return text
 
 

@@ -1,0 +1,39 @@
+"""Where names and tables of a configuration become values, once."""
+
+from federation import algorithms, transforms
+from federation.algorithms import Algorithm
+from federation.base import Base
+from federation.config import Config
+from federation.full import FullParameters
+from federation.local import Trainable
+from federation.lora import LoRA
+from federation.specs import LoRASpec
+
+CENTRALISED = "centralised"  # FedAvg with one client that holds everything
+
+
+def build_algorithm(config: Config) -> Algorithm:
+    """Build the configured algorithm and wrap it in what happens to updates on their way.
+
+    Raises:
+        ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured work.
+    """
+    name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
+    algorithm = algorithms.build(name, config.algorithm.settings)
+    upload = config.upload
+    if upload.noise is not None:
+        raise NotImplementedError
+    if upload.clip is not None:
+        algorithm = transforms.clip_updates(algorithm, upload.clip)
+    if upload.top_k is not None:
+        algorithm = transforms.top_k(algorithm, upload.top_k)
+    if upload.bits is not None:
+        algorithm = transforms.quantize(algorithm, upload.bits)
+    return algorithm
+
+
+def build_trainable(config: Config, base: Base) -> Trainable:
+    """Put what is trained on the base."""
+    if isinstance(config.adapter, LoRASpec):
+        return LoRA(base, config.adapter)
+    return FullParameters(base)

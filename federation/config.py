@@ -1,0 +1,217 @@
+"""The configuration of a run: one TOML file, one frozen typed value, unknown keys refused.
+
+Light: nothing here imports torch, so commands that only read or show a configuration start at once.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from federation.devices import DevicesSpec
+from federation.errors import ConfigError
+from federation.partition import ClientsSpec
+from federation.selection import CohortSpec
+from federation.specs import (
+    EngineSpec,
+    FullSpec,
+    LocalWork,
+    LoRASpec,
+    ModelSpec,
+    Names,
+    ScheduleSpec,
+    Spec,
+)
+from federation.splits import SplitSpec
+
+ORGANISATIONS = "organisations"  # data.source of the built-in client data
+
+
+class DataSpec(Spec):
+    """Where the text comes from, how a row becomes prompt and response, and who holds it."""
+
+    source: str = Field(
+        ORGANISATIONS,
+        min_length=1,
+        description="file, glob, folder or hub data set; 'organisations' is built in",
+    )
+    prompt: str | None = Field(None, description="template over a row's fields; not learnt")
+    response: str | None = Field(None, description="template over a row's fields; learnt")
+    text: str | None = Field(None, description="instead of prompt and response: all of it is learnt")
+    text_unit: Literal["line", "document"] = Field(
+        "line", description="what one example of a plain text file is"
+    )
+    choices: str | Names = Field((), description="answers of a choice task: a list, or '{field}'")
+    chat: bool = Field(False, description="write prompt and response as the tokenizer's chat turns")
+    separator: str = Field("\n", description="text between prompt and response")
+    max_tokens: int = Field(512, ge=8, le=1_000_000, description="longest example; prompts are cut left")
+    count: int = Field(12, ge=1, le=10_000, description="organisations: how many")
+    examples: int = Field(200, ge=1, le=1_000_000, description="organisations: mean examples of each")
+    clients: ClientsSpec = Field(default_factory=lambda: ClientsSpec.model_validate({}))
+    split: SplitSpec = Field(default_factory=lambda: SplitSpec.model_validate({}))
+
+
+class AlgorithmSpec(BaseModel):
+    """The federated algorithm and its settings, which depend on its name."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
+
+    name: str = Field("fedavg", min_length=1, description="fedavg, fedprox, scaffold, ...")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings beside the name."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class UploadSpec(Spec):
+    """What happens to a client's update before it travels."""
+
+    clip: float | None = Field(None, gt=0, description="largest L2 norm of a client's update")
+    noise: float | None = Field(
+        None, gt=0, description="noise multiplier: Gaussian noise of std noise * clip on the sum"
+    )
+    top_k: float | None = Field(None, gt=0, le=1, description="share of the values sent (error feedback)")
+    bits: Literal[4, 8] | None = Field(None, description="stochastic quantisation of what is sent")
+
+    @model_validator(mode="after")
+    def _noise_needs_clip(self) -> Self:
+        """Noise is measured in units of the clipping norm."""
+        if self.noise is not None and self.clip is None:
+            raise ValueError("noise needs clip: its size is a multiple of the clipping norm")
+        return self
+
+
+class EvaluationSpec(Spec):
+    """What is measured, on what, how often."""
+
+    every: int = Field(5, ge=1, description="rounds between evaluations; the last is always evaluated")
+    metrics: Annotated[
+        tuple[Literal["nll", "exact_match", "rouge_l", "choice"], ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ] = Field(("nll",), description="nll is cheap; exact_match and rouge_l generate; choice scores choices")
+    max_examples: int = Field(
+        512, ge=1, description="most examples of each split; the same ones every time"
+    )
+    max_new_tokens: int = Field(32, ge=1, le=4096, description="longest generated answer")
+    baselines: Annotated[
+        tuple[Literal["local", "centralised"], ...],
+        BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
+    ] = Field((), description="also train each client alone, or one model on all data")
+
+
+class Config(Spec):
+    """Everything that decides a run."""
+
+    seed: int = Field(0, ge=0, le=2**63 - 1, description="first part of every random address")
+    rounds: int = Field(20, ge=1, le=1_000_000, description="rounds of send, train, combine, step")
+    model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
+    adapter: Annotated[LoRASpec | FullSpec, Field(discriminator="kind")] = Field(
+        default_factory=lambda: LoRASpec.model_validate({})
+    )
+    data: DataSpec = Field(default_factory=lambda: DataSpec.model_validate({}))
+    algorithm: AlgorithmSpec = Field(default_factory=lambda: AlgorithmSpec.model_validate({}))
+    work: LocalWork = Field(default_factory=lambda: LocalWork.model_validate({}))
+    schedule: ScheduleSpec = Field(default_factory=lambda: ScheduleSpec.model_validate({}))
+    cohort: CohortSpec = Field(default_factory=lambda: CohortSpec.model_validate({}))
+    devices: DevicesSpec = Field(default_factory=lambda: DevicesSpec.model_validate({}))
+    upload: UploadSpec = Field(default_factory=lambda: UploadSpec.model_validate({}))
+    evaluation: EvaluationSpec = Field(default_factory=lambda: EvaluationSpec.model_validate({}))
+    engine: EngineSpec = Field(default_factory=lambda: EngineSpec.model_validate({}))
+
+    @classmethod
+    def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Config":
+        """Read a TOML file; ``overrides`` are ``"work.lr=0.01"`` strings, TOML on the right.
+
+        Raises:
+            ConfigError: if the file cannot be read, is not TOML or holds what is not allowed.
+        """
+        table = read_toml(Path(path))
+        for override in overrides:
+            set_key(table, override)
+        return cls.from_table(table, str(path))
+
+    @classmethod
+    def from_table(cls, table: Mapping[str, Any], origin: str = "configuration") -> "Config":
+        """Build a configuration from nested tables.
+
+        Raises:
+            ConfigError: naming key, value and what is allowed, in one line.
+        """
+        tables = {"adapter": {"kind": "lora"}} | dict(table)
+        if isinstance(tables["adapter"], Mapping):
+            tables["adapter"] = {"kind": "lora"} | dict(tables["adapter"])
+        try:
+            return cls.model_validate(tables)
+        except ValidationError as error:
+            raise ConfigError(f"{origin}: {describe(error, cls)}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigError: if it is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; `fedpilot init` writes one") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+
+
+def set_key(table: dict[str, Any], override: str) -> None:
+    """Set ``a.b=value`` in nested tables; a value that is not TOML is taken as a string.
+
+    Raises:
+        ConfigError: if there is no ``=`` or a part of the key is not a table.
+    """
+    key, sign, text = override.partition("=")
+    if not sign or not key.strip():
+        raise ConfigError(f"--set {override!r}: write it as key=value, for example work.lr=0.01")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {override!r}: {parent} is not a table")
+    table[last] = value
+
+
+def describe(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say the first thing that is wrong, in one line."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in ("lora", "full")]
+    key = ".".join(where)
+    if first["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(key, list(keys(model)), n=1, cutoff=0.3)
+        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    message = first["msg"].removeprefix("Value error, ")
+    got = first.get("input")
+    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
+    return f"{key}: {message[0].lower()}{message[1:]}{shown}" if key else message
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield every dotted key of a model, nested ones included."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        for inner in models_in(field.annotation):
+            yield from keys(inner, f"{prefix}{name}.")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the models in a field's annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models_in(argument)

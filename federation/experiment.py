@@ -1,0 +1,319 @@
+"""A run from beginning to end: set up, rounds, evaluations, baselines, export; and its resumption.
+
+Knows how the parts work together.  Decisions come from a planner (a rule here; a pilot elsewhere), facts go
+to the run directory, and nothing else is remembered: a run can be killed at any instant and resumed.
+"""
+
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from federation.algorithms import Algorithm, run_round
+from federation.assess import assess
+from federation.base import Base, load_base
+from federation.build import build_algorithm, build_trainable
+from federation.config import Config
+from federation.dataset import FederatedData, centralise, load_data
+from federation.engine import LocalEngine, measure_chunk
+from federation.errors import ConfigError, FedpilotError, QuorumError
+from federation.local import Task
+from federation.lora import LoRA
+from federation.plan import Reports, RoundPlan
+from federation.planner import Planner, RulePlanner
+from federation.records import (
+    DecisionRecord,
+    EndRecord,
+    EvaluationRecord,
+    Record,
+    RoundRecord,
+    StartRecord,
+)
+from federation.run import Run
+from federation.run_writer import RunWriter
+from federation.specs import LocalWork
+from federation.tree import Tree, nbytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
+ADAPTER = "adapter"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is told of a run while it goes on.
+
+    Attributes:
+        record: called with every record that was appended to the journal.
+        trained: called after every pass with how many clients it held.
+        phase: called with a few words when something begins that takes a while.
+    """
+
+    record: Callable[[Record], None] = lambda record: None
+    trained: Callable[[int], None] = lambda clients: None
+    phase: Callable[[str], None] = lambda words: None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a configuration means on this machine."""
+
+    config: Config
+    base: Base
+    data: FederatedData
+    task: Task
+    params: Tensor
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """The federated algorithm."""
+        return self.task.algorithm
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """Ids of the registered clients, in registry order."""
+        return self.data.splits.names
+
+
+def default_cache() -> Path:
+    """Return the folder for tokenised data: the user's cache folder."""
+    return Path.home() / ".cache" / "fedpilot"
+
+
+def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = None) -> Setup:
+    """Load model and data and build what the configuration names.
+
+    Raises:
+        ConfigError: if something in it cannot be used.
+        DataError: if the data cannot be read or does not suffice.
+    """
+    if config.engine.threads:
+        torch.set_num_threads(config.engine.threads)
+    algorithm = build_algorithm(config)
+    base = load_base(config.model.base, config.model.dtype)
+    data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
+    if config.algorithm.name == "centralised":
+        data = centralise(data)
+    trainable = build_trainable(config, base)
+    wide = torch.float64 if base.dtype == torch.float64 else torch.float32
+    task = Task(base, trainable, algorithm, data.corpus.tokens)
+    return Setup(config, base, data, task, trainable.initial(config.seed).to(wide))
+
+
+@dataclass
+class Session:
+    """A run being written.
+
+    Attributes:
+        setup: what is run.
+        writer: the run directory.
+        engine: where clients train.
+        planner: who decides.
+        state: server state after the last committed round.
+        watch: who is told.
+    """
+
+    setup: Setup
+    writer: RunWriter
+    engine: LocalEngine
+    planner: Planner
+    state: Tree
+    watch: Watch = field(default_factory=Watch)
+
+    def append(self, record: Record) -> None:
+        """Append a record and tell whoever watches."""
+        self.writer.append(record)
+        self.watch.record(record)
+
+    def play(self) -> None:
+        """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
+        began = time.perf_counter()
+        round = self.writer.next_round
+        decision = self.writer.history.decisions.get(round)
+        if decision is None:
+            decision = self.planner.decide(round)
+            self.append(decision)
+        plan, missing = self.planner.plan(decision)
+        sent = self.setup.algorithm.sent(self.state)
+        reports = None
+        if plan.clients:
+            self.state, reports = run_round(self.setup.algorithm, self.engine, self.state, plan)
+            missing |= reports.rejected
+        saved = self.writer.checkpoint(round, self.state)
+        self.append(
+            RoundRecord(
+                round=round,
+                missing=missing,
+                bytes_down=nbytes(sent) * len(decision.clients),
+                seconds=time.perf_counter() - began,
+                **(figures(reports, plan) if reports else {"clients": ()}),
+                **saved._asdict(),
+            )
+        )
+        self.planner.learn(self.writer.history.rounds[round], decision)
+        self.evaluate_if_due(round)
+
+    def evaluate_if_due(self, round: int) -> None:
+        """Evaluate after the rounds that the configuration names and after the last."""
+        config = self.setup.config
+        if (round + 1) % config.evaluation.every == 0 or round + 1 == config.rounds:
+            for record in assess(self.setup, self.state, self.writer.memory, round):
+                self.append(record)
+
+
+def figures(reports: Reports, plan: RoundPlan) -> dict[str, object]:
+    """Say what a journal keeps of the reports of a round."""
+    clients = reports.clients
+    return {
+        "clients": clients,
+        "loss": dict(zip(clients, reports.loss_C.tolist(), strict=True)),
+        "update_norms": dict(zip(clients, reports.norm_C.tolist(), strict=True)),
+        "bytes_up": nbytes(reports.tree_C),
+        "tokens": int(reports.tokens_C.sum()),
+        "client_steps": sum(plan.only(clients).steps_C),
+    }
+
+
+def run_experiment(
+    config: Config,
+    out: str | Path,
+    *,
+    base_dir: Path | None = None,
+    cache: Path | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Run a federated experiment into a new run directory.
+
+    Args:
+        config: what to run.
+        out: a directory that does not exist or is empty.
+        base_dir: where relative paths of the data start; the current folder if omitted.
+        cache: folder for tokenised data; the user's cache folder if omitted.
+        watch: who is told of progress.
+
+    Returns:
+        The finished run, opened for reading.
+
+    Raises:
+        ConfigError: if the configuration cannot be used, or ``out`` is in use.
+        DataError: if the data cannot be used.
+        StorageError: if the disk is full; what was committed stays and can be resumed.
+    """
+    watch = watch or Watch()
+    watch.phase("loading model and data")
+    setup = set_up(config, base_dir, cache)
+    with RunWriter.create(out, config.model_dump_json(indent=2)) as writer:
+        session = begin(setup, writer, watch)
+        finish(session, cache)
+    return Run.open(out)
+
+
+def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
+    """Go on with a run that was stopped, killed or failed, to the bits an undisturbed run reaches.
+
+    Raises:
+        ConfigError: if there is no run at ``path``, or it needs another machine or version.
+        CorruptError: if its records were changed, or no checkpoint is whole.
+        LockedError: if another process is writing it.
+    """
+    watch = watch or Watch()
+    config = Config.from_table(Run.open(path).config, f"{path}/config.json")
+    watch.phase("loading model and data")
+    setup = set_up(config, None, cache)
+    with RunWriter.reopen(path) as writer:
+        session = begin(setup, writer, watch)
+        finish(session, cache)
+    return Run.open(path)
+
+
+def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
+    """Open a session on a new or reopened run directory."""
+    planner = RulePlanner(setup.config, setup.clients, setup.data.splits.train.sizes)
+    engine = LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained)
+    state = writer.load() or setup.algorithm.init(setup.params)
+    session = Session(setup, writer, engine, planner, state, watch)
+    if writer.history.start is None:
+        watch.phase("measuring how many clients a pass are fastest")
+        session.append(start_record(setup, writer, chosen_chunk(setup, engine, planner)))
+        for record in assess(setup, None, writer.memory, None):
+            session.append(record)
+    start = writer.history.start
+    if start is None:
+        raise AssertionError("a run begins with a start record")
+    same_arithmetic(start, setup)
+    engine.chunk = start.chunk_size
+    for round, record in writer.history.rounds.items():
+        planner.learn(record, writer.history.decisions[round])
+    return session
+
+
+def chosen_chunk(setup: Setup, engine: LocalEngine, planner: Planner) -> int:
+    """Return the configured number of clients a pass, or measure the fastest."""
+    spec = setup.config.engine
+    limit = setup.task.trainable.rows_per_pass
+    if spec.chunk != "auto":
+        return min(spec.chunk, limit or spec.chunk)
+    plan, _ = planner.plan(planner.decide(0))
+    if not plan.clients or not plan.work.steps:
+        return 1
+    return measure_chunk(engine, setup.params, plan, spec.token_budget)
+
+
+def start_record(setup: Setup, writer: RunWriter, chunk: int) -> StartRecord:
+    """Say what decides the bits of this run."""
+    names = ("torch", "transformers", "numpy", "tokenizers")
+    return StartRecord(
+        seed=setup.config.seed,
+        chunk_size=chunk,
+        threads=torch.get_num_threads(),
+        dtype=str(setup.base.dtype).removeprefix("torch."),
+        versions={name: version(name) for name in names} | {"python": platform.python_version()},
+        config_sha256=writer.config_sha256,
+        machine={
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "grafts": ",".join(setup.base.grafts),
+            "data": setup.data.corpus.digest,
+        },
+    )
+
+
+def same_arithmetic(start: StartRecord, setup: Setup) -> None:
+    """Take over the recorded number of threads; refuse data or dtype that would change the bits."""
+    torch.set_num_threads(start.threads)
+    if start.machine.get("data") != setup.data.corpus.digest:
+        raise ConfigError("the data changed since this run began; restore it, or start a new run")
+    dtype = str(setup.base.dtype).removeprefix("torch.")
+    if start.dtype != dtype:
+        raise ConfigError(
+            f"this run began in {start.dtype} and this machine would go on in {dtype}; "
+            f'set model.dtype = "{start.dtype}" in its config.json or resume it where it began'
+        )
+
+
+def finish(session: Session, cache: Path | None) -> None:
+    """Play what is left, run the baselines, export the adapter, and say how it ended."""
+    if session.writer.history.ended and session.writer.history.ended.status == "finished":
+        return
+    try:
+        while session.writer.next_round < session.setup.config.rounds:
+            session.play()
+        session.evaluate_if_missing()
+        export(session.setup, session.state["params"], session.writer.path / ADAPTER)
+        for name in session.setup.config.evaluation.baselines:
+            session.watch.phase(f"baseline: {name}")
+            add_baseline(session, name, cache)
+    except KeyboardInterrupt:
+        session.append(EndRecord(status="stopped", reason="interrupted"))
+        raise
+    except FedpilotError as error:
+        session.append(EndRecord(status="failed", reason=str(error)))
+        raise
+    session.append(EndRecord(status="finished"))

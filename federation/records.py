@@ -1,0 +1,210 @@
+"""The typed records of a run, one per journal line, told apart by ``kind``.
+
+Knows what is recorded about a run and how a record becomes JSON and back.  Does not know how lines
+are chained (journal.py) or what several records mean together (run.py); imports no torch, so a run
+can be read without it.
+
+Records are frozen.  JSON has no NaN, so non-finite figures are written as the strings ``"NaN"``,
+``"Infinity"`` and ``"-Infinity"`` and read back as the floats they were: a diverged loss is a fact.
+"""
+
+import json
+from typing import Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+
+SCHEMA = 1
+"""Version of the records below; raised whenever a field changes its meaning, appears or goes."""
+
+_RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+_SHA256 = "^[0-9a-f]{64}$"
+
+
+class StartRecord(BaseModel):
+    """What decides the bits of a run.  The first record of every journal."""
+
+    model_config = _RECORD
+
+    kind: Literal["start"] = "start"
+    seed: int = Field(description="run seed, the first part of every random address")
+    chunk_size: int = Field(ge=1, description="clients per pass; measured once, then reused")
+    threads: int = Field(ge=1, description="threads of the arithmetic library")
+    dtype: str = Field(description="dtype of the base model's arithmetic")
+    versions: dict[str, str] = Field(description="library -> version")
+    config_sha256: str = Field(pattern=_SHA256, description="of config.json")
+    machine: dict[str, str] = Field(default={}, description="facts of the machine that decide bits")
+
+
+class DecisionRecord(BaseModel):
+    """What was decided for a round, by whom.  Resume and replay read it instead of asking again."""
+
+    model_config = _RECORD
+
+    kind: Literal["decision"] = "decision"
+    round: int = Field(ge=0)
+    source: Literal["llm", "optimizer", "heuristic", "replay", "human", "fallback"]
+    policy: str = Field(description="name of the policy that decided")
+    clients: tuple[str, ...] = Field(description="the cohort")
+    work: dict[str, JsonValue] = Field(description="what each client does (LocalWork, as JSON)")
+    steps: tuple[int, ...] | None = Field(
+        default=None, description="steps of each client, where unequal"
+    )
+    batch_sizes: tuple[int, ...] | None = Field(
+        default=None, description="of each client, where unequal"
+    )
+    reason: str = ""
+    details: dict[str, JsonValue] = Field(
+        default={}, description="proposal, guard's verdict, cost, ..."
+    )
+
+
+class RoundRecord(BaseModel):
+    """What happened in a round.  Its line in the journal is the point at which the round counts."""
+
+    model_config = _RECORD
+
+    kind: Literal["round"] = "round"
+    round: int = Field(ge=0, description="rounds are numbered from 0 without gaps")
+    clients: tuple[str, ...] = Field(description="those that reported")
+    missing: dict[str, str] = Field(default={}, description="client that did not report -> why")
+    loss: dict[str, float] = Field(
+        default={}, description="client -> mean training loss, nats per token"
+    )
+    update_norms: dict[str, float] = Field(
+        default={}, description="client -> L2 norm of its update"
+    )
+    bytes_down: int = Field(default=0, ge=0, description="server to clients, all of them together")
+    bytes_up: int = Field(default=0, ge=0, description="clients to server, all of them together")
+    seconds: float = Field(default=0.0, ge=0, description="wall time, decision to commit")
+    tokens: int = Field(default=0, ge=0, description="supervised tokens trained on, all clients")
+    client_steps: int = Field(default=0, ge=0, description="optimizer steps, all clients")
+    checkpoint: str | None = Field(default=None, description="file under state/; none: not kept")
+    checkpoint_sha256: str | None = Field(default=None, pattern=_SHA256)
+    kept: dict[str, str] = Field(default={}, description="client -> sha256 of what it keeps now")
+
+
+class EvaluationRecord(BaseModel):
+    """Figures of one model on one split."""
+
+    model_config = _RECORD
+
+    kind: Literal["evaluation"] = "evaluation"
+    round: int | None = Field(
+        default=None, ge=0, description="after which round; none: of no round"
+    )
+    subject: str = Field(description="whose model: federated, base, local, centralised, ...")
+    split: str = Field("test", description="test, validation, clients, unseen, ...")
+    metrics: dict[str, float]
+    per_client: dict[str, dict[str, float]] = Field(
+        default={}, description="metric -> client -> value"
+    )
+
+
+class ExplanationRecord(BaseModel):
+    """Why something went as it did, in words."""
+
+    model_config = _RECORD
+
+    kind: Literal["explanation"] = "explanation"
+    round: int | None = Field(default=None, ge=0)
+    source: str = Field(description="who explains")
+    text: str
+    details: dict[str, JsonValue] = Field(
+        default={}, description="evidence, checked figures, cost, ..."
+    )
+
+
+class WarningRecord(BaseModel):
+    """Something a person should know; the run went on."""
+
+    model_config = _RECORD
+
+    kind: Literal["warning"] = "warning"
+    round: int | None = Field(default=None, ge=0)
+    about: str = Field(description="what it concerns: journal, checkpoint, client, ...")
+    text: str
+
+
+class ResumeRecord(BaseModel):
+    """A rewind: the run goes on from the checkpoint of ``round``; what came after it is void."""
+
+    model_config = _RECORD
+
+    kind: Literal["resume"] = "resume"
+    round: int | None = Field(ge=0, description="last round that counts; none: from the beginning")
+
+
+class EndRecord(BaseModel):
+    """How the run ended."""
+
+    model_config = _RECORD
+
+    kind: Literal["end"] = "end"
+    status: Literal["finished", "stopped", "failed"]
+    reason: str = ""
+
+
+class UnknownRecord(BaseModel):
+    """A record that a newer fedpilot wrote: readable, not understood."""
+
+    model_config = _RECORD
+
+    kind: str
+    body: JsonValue
+
+
+KnownRecord = (
+    StartRecord
+    | DecisionRecord
+    | RoundRecord
+    | EvaluationRecord
+    | ExplanationRecord
+    | WarningRecord
+    | ResumeRecord
+    | EndRecord
+)
+Record = KnownRecord | UnknownRecord
+
+KINDS: dict[str, type[KnownRecord]] = {
+    known.model_fields["kind"].default: known for known in get_args(KnownRecord)
+}
+
+MEASURED = frozenset({"seconds"})
+"""Fields that are measured, not computed: they differ between a run and its exact repetition."""
+
+
+def body(record: Record) -> JsonValue:
+    """Turn a record into JSON values, without its kind."""
+    if isinstance(record, UnknownRecord):
+        return record.body
+    return json.loads(record.model_dump_json(exclude={"kind"}))
+
+
+def computed(record: Record) -> tuple[str, JsonValue]:
+    """Return kind and body of what an exact repetition must repeat: all but :data:`MEASURED`."""
+    values = body(record)
+    if isinstance(values, dict):
+        values = {name: value for name, value in values.items() if name not in MEASURED}
+    return record.kind, values
+
+
+def parse(kind: str, values: JsonValue, schema: int = SCHEMA) -> Record:
+    """Turn JSON values back into a record.
+
+    A kind that is not known, and a known kind that a newer schema changed beyond recognition,
+    become an :class:`UnknownRecord`.  Fields that a newer schema added to a known kind are left
+    out.
+
+    Raises:
+        ValidationError: if a known kind of this schema has an unknown or wrong field.
+    """
+    if kind not in KINDS:
+        return UnknownRecord(kind=kind, body=values)
+    newer = schema > SCHEMA
+    try:
+        return KINDS[kind].model_validate(values, extra="ignore" if newer else "forbid")
+    except ValidationError:
+        if newer:
+            return UnknownRecord(kind=kind, body=values)
+        raise

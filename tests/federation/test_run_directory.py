@@ -1,0 +1,573 @@
+"""The run directory: killed at any instant, cut off from power, damaged or shared, it ends the same.
+
+The training loop below is tiny and real in what matters: its state has a memory, its clients have one
+each, its draws are by address, and it is written as a run is written.  Faults are injected at every
+operation on the file system, not at chosen ones, so that no crash point can be forgotten.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from federation import journal, run, storage, tree_files
+from federation.address import generator
+from federation.errors import ConfigError, CorruptError, LockedError, StorageError
+from federation.records import (
+    DecisionRecord,
+    EndRecord,
+    EvaluationRecord,
+    ExplanationRecord,
+    RoundRecord,
+    StartRecord,
+    computed,
+)
+from federation.run import Run
+from federation.run_writer import RunWriter
+
+POPULATION, COHORT, ROUNDS, P = 5, 2, 5, 3
+FRESH = {"kept": torch.zeros(P)}
+CONFIG_JSON = '{"seed": 1}\n'
+
+
+# --- A tiny training loop ----------------------------------------------------------------------
+
+
+def train(
+    path: Path, rounds: int = ROUNDS, policy: Callable[[int], list[int]] | None = None
+) -> None:
+    """Start or resume a run and bring it to its end."""
+    there = (path / "config.json").exists()
+    with RunWriter.reopen(path) if there else RunWriter.create(path, CONFIG_JSON) as writer:
+        if writer.history.start is None:
+            writer.append(start(writer))
+        state = writer.load() or {"params": torch.ones(P), "momentum": torch.zeros(P)}
+        for number in range(writer.next_round, rounds):
+            state = one_round(writer, number, state, policy or drawn)
+        writer.append(EndRecord(status="finished"))
+
+
+def start(writer: RunWriter) -> StartRecord:
+    return StartRecord(
+        seed=1,
+        chunk_size=1,
+        threads=1,
+        dtype="float32",
+        versions={},
+        config_sha256=writer.config_sha256,
+    )
+
+
+def drawn(number: int) -> list[int]:
+    return generator(1, number, "cohort").permutation(POPULATION)[:COHORT].tolist()
+
+
+def one_round(writer: RunWriter, number: int, state, policy) -> dict[str, torch.Tensor]:
+    if writer.decided is None:
+        clients = tuple(f"client {n}" for n in policy(number))
+        writer.append(
+            DecisionRecord(round=number, source="heuristic", policy="x", clients=clients, work={})
+        )
+    clients = writer.decided.clients
+    kept_C = writer.memory.gather(clients, FRESH)["kept"]
+    noise = [generator(1, number, client, "noise").normal(size=P) for client in clients]
+    noise_C = torch.tensor(np.stack(noise), dtype=torch.float32)
+    delta_C = torch.sin(state["params"] + kept_C) + noise_C
+    for row, client in enumerate(clients):
+        writer.memory.scatter([client], {"kept": (kept_C / 3 + delta_C)[row : row + 1]})
+    momentum = 0.9 * state["momentum"] + delta_C.mean(0)
+    state = {"params": state["params"] + momentum, "momentum": momentum}
+    loss = float(state["params"].square().sum())
+    writer.append(EvaluationRecord(round=number, subject="federated", metrics={"loss": loss}))
+    saved = writer.checkpoint(number, state)
+    writer.append(
+        RoundRecord(round=number, clients=clients, bytes_up=10, bytes_down=20, **saved._asdict())
+    )
+    return state
+
+
+# --- What must be equal ------------------------------------------------------------------------
+
+
+def outcome(path: Path) -> dict:
+    """Everything that an undisturbed run and a resumed one must have in common."""
+    end = Run.open(path)
+    files = {
+        str(file.relative_to(path)): sha256(file.read_bytes()).hexdigest()
+        for directory in ("state", "clients")
+        for file in (path / directory).iterdir()
+        if ".bad" not in file.name
+    }
+    return {
+        "files": files,
+        "rounds": [computed(one.record) for one in end.rounds],
+        "decisions": end.history.decisions,
+        "figures": [one.evaluation for one in end.rounds],
+        "status": end.status,
+        "bytes": (end.bytes_up, end.bytes_down),
+        "problems": run.problems(path),
+        "left": [str(p) for p in path.rglob("*") if storage.is_temporary(p.name)],
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> dict:
+    path = tmp_path_factory.mktemp("undisturbed") / "run"
+    train(path)
+    return outcome(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("finished") / "run"
+    train(path)
+    return path
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+# --- Killed at every operation -----------------------------------------------------------------
+
+OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "ftruncate")
+
+
+class KilledAt:
+    """Let the process die before its n-th operation on the file system, or amid it if a write."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, n: int | None = None) -> None:
+        self.count, self.n = 0, n
+        for name in OPERATIONS:
+            patch.setattr(os, name, self.wrapped(name, getattr(os, name)))
+
+    def wrapped(self, name: str, real: Callable) -> Callable:
+        # The page cache outlives a killed process: nothing is lost by not waiting for the disk.
+        do = (lambda fd: None) if name == "fsync" else real
+
+        def operation(*args, **kwargs):
+            self.count += 1
+            if self.count != self.n:
+                return do(*args, **kwargs)
+            if name == "write":
+                do(args[0], bytes(args[1])[: len(args[1]) // 2])
+            return os.kill(os.getpid(), signal.SIGKILL)
+
+        return operation
+
+
+def operations_of(work: Callable[[], None]) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        counter = KilledAt(patch)
+        work()
+    return counter.count
+
+
+def killed(work: Callable[[], None], n: int) -> bool:
+    """Do the work in a forked process that is killed at its n-th operation; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            KilledAt(patch, n)
+            try:
+                work()
+            finally:
+                os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@pytest.fixture
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
+@pytest.mark.slow
+def test_killed_at_every_operation_it_ends_the_same(tmp_path, undisturbed, no_waiting):
+    total = operations_of(lambda: train(tmp_path / "count"))
+    assert total > ROUNDS * 10
+    for n in range(1, total + 1):
+        path = tmp_path / f"{n}"
+        assert killed(lambda: train(path), n)  # noqa: B023
+        if (path / "config.json").exists():
+            assert Run.open(path).status == "interrupted" or n == total
+        train(path)
+        assert outcome(path) == undisturbed, f"operation {n} of {total}"
+
+
+def test_killed_again_while_resuming_it_ends_the_same(tmp_path, copy, undisturbed, no_waiting):
+    damage(newest_checkpoint(copy))
+    with open(copy / "journal.jsonl", "ab") as file:
+        file.write(b'{"torn')
+    for leftover in ("state/.round-0009.safetensors.1.tmp", "clients/.x.1.tmp", ".config.1.tmp"):
+        (copy / leftover).write_bytes(b"half")
+
+    def again(name: str) -> Path:
+        return Path(shutil.copytree(copy, tmp_path / name))
+
+    count = again("count")
+    total = operations_of(lambda: train(count))
+    for n in range(1, total + 1):
+        path = again(f"{n}")
+        assert killed(lambda: train(path), n)  # noqa: B023
+        train(path)
+        assert outcome(path) == undisturbed, f"operation {n} of {total}"
+
+
+SCRIPT = "import sys; from pathlib import Path; import test_run_directory as t; t.train(Path(sys.argv[1]), 60)"
+
+
+@pytest.mark.slow
+def test_killed_from_outside_at_any_moment_it_ends_the_same(tmp_path):
+    """A separate interpreter, real waiting for the disk, SIGKILL whenever the clock says."""
+    rounds = 60
+    train(tmp_path / "undisturbed", rounds)
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": f"{here}:{here.parent.parent}", "OMP_NUM_THREADS": "1"}
+    path, seen = tmp_path / "run", []
+    for attempt in range(3):
+        child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], env=env)
+        while not (path / "journal.jsonl").exists():
+            time.sleep(0.01)
+        before = len((path / "journal.jsonl").read_bytes())
+        while child.poll() is None and len((path / "journal.jsonl").read_bytes()) == before:
+            time.sleep(0.001)
+        time.sleep(float(generator(1, attempt, "kill").uniform(0, 0.3)))
+        child.kill()
+        child.wait()
+        seen.append(len(Run.open(path).rounds))
+    train(path, rounds)
+    assert seen == sorted(seen)
+    assert outcome(path) == outcome(tmp_path / "undisturbed")
+
+
+# --- Cut off from power ------------------------------------------------------------------------
+
+
+class PowerCut(BaseException):
+    pass
+
+
+class Disk:
+    """What would be left of a directory if the power failed: only what was waited for.
+
+    A file has the content of its last fsync (nothing before that), a directory the names of its own.
+    """
+
+    def __init__(self, root: Path, patch: pytest.MonkeyPatch, cut: int | None) -> None:
+        self.root, self.cut, self.count, self.dead = root, cut, 0, False
+        self.contents: dict[int, bytes] = {}
+        self.names: dict[str, dict[str, int]] = {}
+        for name in OPERATIONS:
+            patch.setattr(os, name, self.wrapped(name, getattr(os, name)))
+
+    def wrapped(self, name: str, real: Callable) -> Callable:
+        def operation(*args, **kwargs):
+            if self.dead:
+                return None if name in ("fsync", "replace") else real(*args, **kwargs)
+            self.count += 1
+            if self.count == self.cut:
+                self.dead = True
+                raise PowerCut
+            if name == "fsync":
+                return self.sync(Path(os.readlink(f"/proc/self/fd/{args[0]}")))
+            return real(*args, **kwargs)
+
+        return operation
+
+    def sync(self, path: Path) -> None:
+        if path.is_dir():
+            self.names[str(path)] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
+        else:
+            self.contents[path.stat().st_ino] = path.read_bytes()
+
+    def left(self, copy: Path, directory: Path | None = None) -> None:
+        """Write what is left to another directory."""
+        copy.mkdir()
+        for name, inode in self.names.get(str(directory or self.root), {}).items():
+            below = (directory or self.root) / name
+            if str(below) in self.names or below.is_dir():
+                self.left(copy / name, below)
+            else:
+                (copy / name).write_bytes(self.contents.get(inode, b""))
+
+
+def test_after_a_power_cut_at_any_operation_it_ends_the_same(tmp_path, undisturbed, no_waiting):
+    """Also: a round whose append has returned is never lost."""
+    total = operations_of(lambda: train(tmp_path / "count"))
+    append = RunWriter.append
+    for cut in range(1, total + 1, 2):
+        path, left = tmp_path / f"{cut}", tmp_path / f"{cut} left"
+        committed = []
+
+        def noted(writer, record, committed=committed):
+            entry = append(writer, record)
+            if isinstance(record, RoundRecord):
+                committed.append(record.round)
+            return entry
+
+        with pytest.MonkeyPatch.context() as patch:
+            disk = Disk(path, patch, cut)
+            patch.setattr(RunWriter, "append", noted)
+            with pytest.raises(PowerCut):
+                train(path)
+        disk.left(left)
+        if (left / "config.json").exists():
+            rounds = [one.round for one in Run.open(left).rounds]
+            assert rounds[: len(committed)] == committed
+        train(left)
+        assert outcome(left) == undisturbed, f"operation {cut} of {total}"
+
+
+# --- Damage ------------------------------------------------------------------------------------
+
+
+def damage(path: Path) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+
+
+def newest_checkpoint(path: Path) -> Path:
+    return max((path / "state").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("bad", [1, 2])
+def test_damaged_checkpoints_are_set_aside_and_an_older_one_used(copy, undisturbed, bad):
+    for _ in range(bad):
+        damage(newest_checkpoint(copy))
+        newest_checkpoint(copy).rename(newest_checkpoint(copy).with_suffix(".hidden"))
+    for hidden in (copy / "state").glob("*.hidden"):
+        hidden.rename(hidden.with_suffix(".safetensors"))
+    assert len(run.problems(copy)) == bad
+    with RunWriter.reopen(copy) as writer:
+        assert writer.next_round == ROUNDS - bad
+        assert len(writer.history.warnings) == bad
+        assert "round-0004.safetensors is damaged, kept as round-0004.safetensors.bad-1" in (
+            writer.history.warnings[0].text
+        )
+    view = Run.open(copy)
+    assert view.status == "interrupted" and len(view.rounds) == len(view.evaluations) == 5 - bad
+    train(copy)
+    assert outcome(copy) == undisturbed
+    assert len(list((copy / "state").glob("*.bad-1"))) == bad
+
+
+def test_if_every_checkpoint_is_damaged_it_stops(copy):
+    for path in (copy / "state").iterdir():
+        damage(path)
+    for _ in range(2):
+        with pytest.raises(
+            CorruptError, match=r"no checkpoint is whole \(rounds 4, 3, 2\)"
+        ) as error:
+            RunWriter.reopen(copy)
+        assert error.value.exit_code == 8 and not storage.is_locked(copy)
+    assert len(list((copy / "state").glob("*.bad-1"))) == 3
+
+
+def test_a_damaged_memory_is_gone_back_behind(copy, undisturbed):
+    last = Run.open(copy).rounds[-1].record
+    path = next(path for path in (copy / "clients").iterdir() if ".r0004." in path.name)
+    damage(path)
+    assert run.problems(copy) == [f"{path} is damaged: its hash is not the recorded one"]
+    with RunWriter.reopen(copy) as writer, pytest.raises(CorruptError, match="resume the run"):
+        writer.memory.gather(last.clients, FRESH)
+    with RunWriter.reopen(copy) as writer:
+        assert writer.next_round < ROUNDS
+        assert "needs 1 missing files" in writer.history.warnings[-1].text
+    train(copy)
+    assert outcome(copy) == undisturbed
+
+
+def test_a_changed_journal_stops_everything_and_changes_nothing(copy):
+    path = copy / "journal.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"bytes_up":10', b'"bytes_up":11', 1))
+    before = {p: p.read_bytes() for p in copy.rglob("*") if p.is_file() and p.name != "lock"}
+    for reading in (Run.open, RunWriter.reopen):
+        with pytest.raises(CorruptError, match=r"journal\.jsonl record 3 was changed") as error:
+            reading(copy)
+        assert error.value.exit_code == 8
+    assert "record 3 was changed" in run.problems(copy)[0]
+    assert before == {p: p.read_bytes() for p in before}
+
+
+def test_a_journal_that_lost_its_end_does_not_cost_the_checkpoints(copy):
+    path = copy / "journal.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:5]))
+    states = sorted((copy / "state").iterdir())
+    with pytest.raises(CorruptError, match="has lost its end: it names no round 4"):
+        RunWriter.reopen(copy)
+    assert sorted((copy / "state").iterdir()) == states
+
+
+def test_a_changed_configuration_is_refused(copy):
+    (copy / "config.json").write_text('{"seed": 2}')
+    with pytest.raises(CorruptError, match=r"config\.json was changed since the run began"):
+        RunWriter.reopen(copy)
+
+
+def test_a_full_disk_loses_nothing_and_the_run_goes_on(tmp_path, undisturbed, monkeypatch):
+    total, write = operations_of(lambda: train(tmp_path / "count")), os.write
+    for n in range(2, total // 4, 3):
+        path, left = tmp_path / f"{n}", iter(range(n))
+
+        def full(fd, data, left=left):
+            if next(left, None) is None:
+                raise OSError(28, "No space left on device")
+            return write(fd, data)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", full)
+            try:
+                train(path)
+            except StorageError as error:
+                assert "need " in str(error) and " free; make room" in str(error)
+        assert not [p for p in path.rglob("*") if storage.is_temporary(p.name)]
+        train(path)
+        assert outcome(path) == undisturbed
+
+
+# --- One writer --------------------------------------------------------------------------------
+
+
+def test_two_writers_are_one_too_many(tmp_path):
+    path = tmp_path / "run"
+    with RunWriter.create(path, CONFIG_JSON):
+        assert Run.open(path).status == "running"
+        with pytest.raises(LockedError, match=rf"{path} is being written by process {os.getpid()}"):
+            RunWriter.reopen(path)
+        with pytest.raises(ConfigError, match="holds a run"):
+            RunWriter.create(path, CONFIG_JSON)
+    assert Run.open(path).status == "interrupted"
+
+
+def test_an_occupied_place_is_refused_untouched(tmp_path, copy):
+    with pytest.raises(ConfigError, match=f"choose another --out, or: fedpilot resume {copy}"):
+        RunWriter.create(copy, CONFIG_JSON)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(ConfigError, match="is not empty and holds no run; choose another --out"):
+        RunWriter.create(tmp_path / "mine", CONFIG_JSON)
+    assert os.listdir(tmp_path / "mine") == ["thesis.txt"]
+    with pytest.raises(ConfigError, match="is a file"):
+        RunWriter.create(tmp_path / "mine" / "thesis.txt", CONFIG_JSON)
+    for opening in (Run.open, RunWriter.reopen):
+        with pytest.raises(ConfigError, match="is not a run directory"):
+            opening(tmp_path / "mine")
+
+
+def test_rounds_commit_in_order_and_name_what_clients_keep(tmp_path):
+    with RunWriter.create(tmp_path / "run", CONFIG_JSON) as writer:
+        with pytest.raises(ValueError, match="round 1 cannot be committed: round 0 is next"):
+            writer.append(RoundRecord(round=1, clients=()))
+        with pytest.raises(ValueError, match="round 3 cannot be committed"):
+            writer.checkpoint(3, {})
+        writer.memory.scatter(["a"], {"kept": torch.ones(1, P)})
+        with pytest.raises(ValueError, match="kept is not what the clients' memory wrote"):
+            writer.append(RoundRecord(round=0, clients=("a",)))
+        assert [entry.record.kind for entry in journal.read(tmp_path / "run/journal.jsonl")] == []
+
+
+# --- What stays and what is read ---------------------------------------------------------------
+
+
+def test_three_checkpoints_and_the_pinned_stay(tmp_path):
+    with RunWriter.create(tmp_path / "run", CONFIG_JSON) as writer:
+        writer.append(start(writer))
+        writer.pinned.add(1)
+        state = {"params": torch.ones(P), "momentum": torch.zeros(P)}
+        for number in range(7):
+            state = one_round(writer, number, state, drawn)
+    there = sorted(path.name for path in (tmp_path / "run" / "state").iterdir())
+    assert there == [f"round-{n:04d}.safetensors" for n in (1, 4, 5, 6)]
+    assert run.problems(tmp_path / "run") == []
+
+
+def test_what_was_decided_is_not_decided_again(copy):
+    def never(number: int) -> list[int]:
+        raise AssertionError(f"round {number} was decided before")
+
+    damage(newest_checkpoint(copy))
+    train(copy, policy=never)
+
+
+def test_rounds_without_a_checkpoint_are_run_again(tmp_path):
+    path = tmp_path / "run"
+    with RunWriter.create(path, CONFIG_JSON) as writer:
+        writer.append(start(writer))
+        saved = writer.checkpoint(0, {"params": torch.ones(P)})
+        writer.append(RoundRecord(round=0, clients=(), **saved._asdict()))
+        writer.append(RoundRecord(round=1, clients=()))
+        writer.append(ExplanationRecord(round=1, source="rule", text="void"))
+        writer.append(ExplanationRecord(round=0, source="rule", text="stays"))
+    assert len(Run.open(path).rounds) == 2
+    RunWriter.reopen(path).close()
+    assert [one.round for one in Run.open(path).rounds] == [0]
+    assert [x.text for x in Run.open(path).history.explanations] == ["stays"]
+
+
+def test_a_run_is_read_as_the_readme_reads_it(copy):
+    view = Run.open(copy)
+    assert view.config == json.loads(CONFIG_JSON)
+    assert (
+        view.rounds[-1].evaluation
+        == view.evaluation
+        == {"federated": {"loss": pytest.approx(float(view.state()["params"].square().sum()))}}
+    )
+    assert (view.bytes_up, view.bytes_down) == (10 * ROUNDS, 20 * ROUNDS)
+    assert view.rounds[2].decision.clients == view.rounds[2].record.clients
+    assert view.rounds[0].figures("unseen") == {}
+    with pytest.raises(ConfigError, match=r"no checkpoint of round 0; it has \[2, 3, 4\]"):
+        view.state(0)
+    tree_files.check_tree(view.state(3), view.state(4), "state")
+
+
+@pytest.mark.parametrize("status", ["finished", "stopped", "failed"])
+def test_status_follows_the_last_end_that_was_not_resumed(tmp_path, status):
+    with RunWriter.create(tmp_path / "run", CONFIG_JSON) as writer:
+        writer.append(start(writer))
+        writer.append(EndRecord(status=status))
+        assert Run.open(tmp_path / "run").status == "running"
+    assert Run.open(tmp_path / "run").status == status
+    with RunWriter.reopen(tmp_path / "run"):
+        pass
+    assert Run.open(tmp_path / "run").status == "interrupted"
+
+
+def test_a_view_grows_with_the_run(tmp_path):
+    with RunWriter.create(tmp_path / "run", CONFIG_JSON) as writer:
+        view = Run.open(tmp_path / "run")
+        writer.append(start(writer))
+        state = {"params": torch.ones(P), "momentum": torch.zeros(P)}
+        for number in range(2):
+            state = one_round(writer, number, state, drawn)
+            view = view.refresh()
+            assert len(view.rounds) == number + 1
+    assert view.entries == Run.open(tmp_path / "run").entries
+
+
+def test_a_run_is_read_without_torch(copy):
+    code = (
+        "import sys; from federation.run import Run, problems; run = Run.open(sys.argv[1]);"
+        "print(len(run.rounds), run.status, problems(sys.argv[1]));"
+        "assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules)"
+    )
+    root = Path(run.__file__).parent.parent
+    out = subprocess.run(
+        [sys.executable, "-c", code, str(copy)],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert out.stdout == "5 finished []\n"
