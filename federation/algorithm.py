@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from federation.errors import QuorumError
 from federation.plan import Engine, Reports, RoundPlan
 from federation.specs import LocalWork
 from federation.tree import Tree
@@ -105,6 +106,11 @@ class Algorithm:
         """Select what travels to the clients."""
         return {group: state[group] for group in self.sends}
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether clients have models of their own: local work begins elsewhere than at what was sent."""
+        return self.start is not sent_params
+
 
 def run_round(
     algorithm: Algorithm, engine: Engine, state: Tree, plan: RoundPlan
@@ -113,9 +119,13 @@ def run_round(
 
     Raises:
         ConfigError: if the algorithm refuses the planned work; nothing has been sent then.
+        QuorumError: if no report can be used; ``state`` is as it was.
     """
     algorithm.check(plan.work)
     reports = engine.train(algorithm.sent(state), plan)
+    if not reports.clients:
+        why = "; ".join(f"{client}: {reason}" for client, reason in reports.rejected.items())
+        raise QuorumError(f"round {plan.round}: no report can be used ({why}); lower work.lr?")
     combined = algorithm.combine(reports.tree_C, reports.weight_C)
     return algorithm.step(state, combined, plan.only(reports.clients)), reports
 

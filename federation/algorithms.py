@@ -180,7 +180,7 @@ def accumulation(steps: int, work: LocalWork, mu: float) -> float:
 
     A gradient moves the parameters at its own step and, through momentum and the proximal pull, at
     all later ones; what it has done j steps on is the response to a unit impulse.  The last
-    gradient has acted once, the first ``steps`` times.  Without momentum and pull this is ``steps``.
+    gradient has acted once, the first ``steps`` times.  Without momentum and pull: ``steps``.
     """
     moved, velocity, total = 0.0, 0.0, 0.0
     for j in range(steps):

@@ -1,7 +1,7 @@
 """Where names and tables of a configuration become values, once."""
 
 from federation import algorithms, transforms
-from federation.algorithms import Algorithm
+from federation.algorithm import Algorithm
 from federation.base import Base
 from federation.config import Config
 from federation.full import FullParameters
@@ -12,8 +12,12 @@ from federation.specs import LoRASpec
 CENTRALISED = "centralised"  # FedAvg with one client that holds everything
 
 
-def build_algorithm(config: Config) -> Algorithm:
+def build_algorithm(config: Config, secret: str = "") -> Algorithm:
     """Build the configured algorithm and wrap it in what happens to updates on their way.
+
+    Args:
+        config: the run's configuration.
+        secret: key of the privacy noise, if there is any.
 
     Raises:
         ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured work.
@@ -21,14 +25,17 @@ def build_algorithm(config: Config) -> Algorithm:
     name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
     algorithm = algorithms.build(name, config.algorithm.settings)
     upload = config.upload
-    if upload.noise is not None:
-        raise NotImplementedError
-    if upload.clip is not None:
+    if upload.noise is not None and upload.clip is not None:
+        algorithm = transforms.add_noise(
+            algorithm, upload.clip, upload.noise, config.cohort.size, secret
+        )
+    elif upload.clip is not None:
         algorithm = transforms.clip_updates(algorithm, upload.clip)
     if upload.top_k is not None:
         algorithm = transforms.top_k(algorithm, upload.top_k)
     if upload.bits is not None:
         algorithm = transforms.quantize(algorithm, upload.bits)
+    algorithm.check(config.work)
     return algorithm
 
 

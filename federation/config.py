@@ -49,7 +49,7 @@ class DataSpec(Spec):
     separator: str = Field("\n", description="text between prompt and response")
     max_tokens: int = Field(512, ge=8, le=1_000_000, description="longest example; prompts are cut left")
     count: int = Field(12, ge=1, le=10_000, description="organisations: how many")
-    examples: int = Field(200, ge=1, le=1_000_000, description="organisations: mean examples of each")
+    examples: int = Field(6000, ge=1, le=100_000_000, description="organisations: rows in all")
     clients: ClientsSpec = Field(default_factory=lambda: ClientsSpec.model_validate({}))
     split: SplitSpec = Field(default_factory=lambda: SplitSpec.model_validate({}))
 

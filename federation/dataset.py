@@ -3,9 +3,9 @@
 Knows how the parts of the data path fit together; each part lives in a file of its own.
 """
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,7 @@ def with_defaults(spec: DataSpec) -> DataSpec:
         return spec
     if spec.prompt is None and spec.response is None and spec.text is None:
         spec = spec.model_copy(update={"prompt": PROMPT, "response": RESPONSE})
-    if spec.clients == type(spec.clients)():
+    if "clients" not in spec.model_fields_set:
         by_client = type(spec.clients)(by="key", key="client", label="label")
         spec = spec.model_copy(update={"clients": by_client})
     return spec
@@ -129,13 +129,19 @@ def records(config: Config, base_dir: Path) -> Records:
         return read_records(spec.source, base_dir, text=spec.text_unit)
     from federation import organisations
 
-    def read() -> Iterator[tuple[str, dict[str, object]]]:
+    def read() -> Iterator[tuple[str, organisations.Row]]:
         rows = organisations.dataset(config.seed, spec.count, spec.examples)
         for number, row in enumerate(rows, start=1):
             yield f"{ORGANISATIONS} row {number}", row
 
-    address = f"{ORGANISATIONS}/{organisations.VERSION}/{config.seed}/{spec.count}/{spec.examples}"
-    return Records(name=ORGANISATIONS, read=read, digest=partial(str, address))
+    def digest() -> str:
+        code = hashlib.sha256(f"{config.seed}/{spec.count}/{spec.examples}".encode())
+        for file in sorted(Path(organisations.__path__[0]).rglob("*.*")):
+            if file.suffix in (".py", ".toml"):
+                code.update(file.read_bytes())
+        return code.hexdigest()
+
+    return Records(name=ORGANISATIONS, read=read, digest=digest)
 
 
 def column(codes: Codes | None) -> Column | None:

@@ -8,6 +8,7 @@ Shape suffixes: C clients, P flat parameters.
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from federation.batches import Batch, draw
 from federation.local import GradientPass, Task, Trained, batch_at, fresh_memory, train_stack
 from federation.memory import ClientMemory
 from federation.plan import Reports, RoundPlan
-from federation.tree import Tree
+from federation.tree import Tree, finite_rows, rows
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -70,18 +71,27 @@ class LocalEngine:
         fresh = fresh_memory(self.task.algorithm, sent["params"], plan)
         kept_C = self._memory.gather(plan.clients, fresh)
         trained: Trained = train_stack(self.task, sent, kept_C, plan, self.schedules(plan))
-        if trained.kept_C:
-            self._memory.scatter(plan.clients, trained.kept_C)
-        return Reports(
+        weights = [len(self._rows_of(client)) for client in plan.clients]
+        everything = Reports(
             clients=plan.clients,
             tree_C=trained.report_C,
-            weight_C=torch.tensor(
-                [len(self._rows_of(c)) for c in plan.clients], dtype=torch.float64
-            ),
+            weight_C=torch.tensor(weights, dtype=torch.float64),
             loss_C=trained.loss_C,
             tokens_C=trained.tokens_C,
             norm_C=trained.norm_C,
         )
+        return self._keep_finite(everything, trained.kept_C)
+
+    def _keep_finite(self, reports: Reports, kept_C: Tree) -> Reports:
+        """Let clients keep what they keep; set aside whoever diverged, as if it had not trained."""
+        fine_C = finite_rows(reports.tree_C | kept_C, len(reports.clients))
+        index = [c for c, fine in enumerate(fine_C) if fine]
+        clients = [reports.clients[c] for c in index]
+        if kept_C and clients:
+            self._memory.scatter(clients, rows(kept_C, index))
+        diverged = sorted(set(reports.clients) - set(clients))
+        rejected = dict.fromkeys(diverged, "diverged: its update is not finite")
+        return replace(reports.only(clients), rejected=rejected)
 
     def schedules(self, plan: RoundPlan) -> list[np.ndarray]:
         """Draw the rows of every step of every client of the plan."""

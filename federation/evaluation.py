@@ -142,7 +142,7 @@ def score(
 
     Raises:
         DataError: if a row has no choices and ``choice`` is asked for.
-        ConfigError: if no metric is asked for, or the model's context leaves no room for generation.
+        ConfigError: if no metric is asked for, or the model's context leaves no room to generate.
     """
     asked = set(evaluation.spec.metrics)
     if not asked:

@@ -10,38 +10,30 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from federation.algorithms import Algorithm, run_round
+from federation.algorithm import Algorithm, run_round
 from federation.assess import assess
 from federation.base import Base, load_base
 from federation.build import build_algorithm, build_trainable
-from federation.config import Config
+from federation.config import AlgorithmSpec, Config
 from federation.dataset import FederatedData, centralise, load_data
+from federation.devices import DevicesSpec
 from federation.engine import LocalEngine, measure_chunk
-from federation.errors import ConfigError, FedpilotError, QuorumError
+from federation.errors import ConfigError, FedpilotError
 from federation.local import Task
 from federation.lora import LoRA
 from federation.plan import Reports, RoundPlan
 from federation.planner import Planner, RulePlanner
-from federation.records import (
-    DecisionRecord,
-    EndRecord,
-    EvaluationRecord,
-    Record,
-    RoundRecord,
-    StartRecord,
-)
+from federation.peft_files import save_adapter
+from federation.records import EndRecord, Record, RoundRecord, StartRecord
 from federation.run import Run
 from federation.run_writer import RunWriter
-from federation.specs import LocalWork
+from federation.selection import CohortSpec
 from federation.tree import Tree, nbytes
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
 ADAPTER = "adapter"
@@ -137,39 +129,39 @@ class Session:
         """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
         began = time.perf_counter()
         round = self.writer.next_round
-        decision = self.writer.history.decisions.get(round)
+        decision = self.writer.decided
         if decision is None:
             decision = self.planner.decide(round)
             self.append(decision)
         plan, missing = self.planner.plan(decision)
-        sent = self.setup.algorithm.sent(self.state)
-        reports = None
+        sent, reports = self.setup.algorithm.sent(self.state), None
         if plan.clients:
             self.state, reports = run_round(self.setup.algorithm, self.engine, self.state, plan)
             missing |= reports.rejected
         saved = self.writer.checkpoint(round, self.state)
-        self.append(
-            RoundRecord(
-                round=round,
-                missing=missing,
-                bytes_down=nbytes(sent) * len(decision.clients),
-                seconds=time.perf_counter() - began,
-                **(figures(reports, plan) if reports else {"clients": ()}),
-                **saved._asdict(),
-            )
+        seconds = time.perf_counter() - began
+        # Evaluations come before the round's record: it is the point at which all of them count.
+        if self.is_due(round):
+            for evaluation in assess(self.setup, self.state, self.writer.memory, round):
+                self.append(evaluation)
+        record = RoundRecord(
+            round=round,
+            missing=missing,
+            bytes_down=nbytes(sent) * len(decision.clients),
+            seconds=seconds,
+            **(figures(reports, plan) if reports else {"clients": ()}),
+            **saved._asdict(),
         )
-        self.planner.learn(self.writer.history.rounds[round], decision)
-        self.evaluate_if_due(round)
+        self.append(record)
+        self.planner.learn(record, decision)
 
-    def evaluate_if_due(self, round: int) -> None:
-        """Evaluate after the rounds that the configuration names and after the last."""
+    def is_due(self, round: int) -> bool:
+        """Tell whether a round ends with an evaluation."""
         config = self.setup.config
-        if (round + 1) % config.evaluation.every == 0 or round + 1 == config.rounds:
-            for record in assess(self.setup, self.state, self.writer.memory, round):
-                self.append(record)
+        return (round + 1) % config.evaluation.every == 0 or round + 1 == config.rounds
 
 
-def figures(reports: Reports, plan: RoundPlan) -> dict[str, object]:
+def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
     """Say what a journal keeps of the reports of a round."""
     clients = reports.clients
     return {
@@ -236,7 +228,8 @@ def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None =
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     """Open a session on a new or reopened run directory."""
-    planner = RulePlanner(setup.config, setup.clients, setup.data.splits.train.sizes)
+    traffic = 2 * nbytes(setup.algorithm.sent(setup.algorithm.init(setup.params)))
+    planner = RulePlanner(setup.config, setup.clients, setup.data.splits.train.sizes, traffic)
     engine = LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained)
     state = writer.load() or setup.algorithm.init(setup.params)
     session = Session(setup, writer, engine, planner, state, watch)
@@ -305,8 +298,7 @@ def finish(session: Session, cache: Path | None) -> None:
     try:
         while session.writer.next_round < session.setup.config.rounds:
             session.play()
-        session.evaluate_if_missing()
-        export(session.setup, session.state["params"], session.writer.path / ADAPTER)
+        export(session.setup, session.state, session.writer.path)
         for name in session.setup.config.evaluation.baselines:
             session.watch.phase(f"baseline: {name}")
             add_baseline(session, name, cache)
@@ -317,3 +309,50 @@ def finish(session: Session, cache: Path | None) -> None:
         session.append(EndRecord(status="failed", reason=str(error)))
         raise
     session.append(EndRecord(status="finished"))
+
+
+def export(setup: Setup, state: Tree, run: Path) -> None:
+    """Write the global model of a run: a PEFT adapter, or a folder of all weights."""
+    if setup.algorithm.is_personal:
+        return
+    trainable = setup.task.trainable
+    if isinstance(trainable, LoRA):
+        save_adapter(run / ADAPTER, state["params"], trainable, setup.config.model.base)
+
+
+def baseline_config(config: Config, name: str) -> Config:
+    """Return the configuration of a baseline with the same client-steps as ``config``.
+
+    ``local``: the same cohorts, batches and work, but nothing is shared.  ``centralised``: one model on the
+    rows of all clients, as many steps a round as the cohort makes together, moments never reset.
+    """
+    evaluation = config.evaluation.model_copy(update={"baselines": (), "every": config.rounds})
+    plain = {"evaluation": evaluation, "upload": type(config.upload)()}
+    if name == "local":
+        return config.model_copy(update=plain | {"algorithm": AlgorithmSpec(name="local")})
+    steps = config.work.steps * config.cohort.size
+    return config.model_copy(
+        update=plain
+        | {
+            "algorithm": AlgorithmSpec(name="centralised"),
+            "work": config.work.model_copy(update={"steps": steps, "keep_optimizer": True}),
+            "cohort": CohortSpec(size=1),
+            "devices": DevicesSpec(),
+        }
+    )
+
+
+def add_baseline(session: Session, name: str, cache: Path | None) -> None:
+    """Run or resume a baseline inside the run directory and copy its figures into the journal."""
+    known = {record.subject for record in session.writer.history.evaluations}
+    if name in known:
+        return
+    path = session.writer.path / BASELINES / name
+    if (path / "journal.jsonl").exists():
+        run = resume(path, cache=cache, watch=session.watch)
+    else:
+        config = baseline_config(session.setup.config, name)
+        run = run_experiment(config, path, cache=cache, watch=session.watch)
+    for record in run.evaluations:
+        if record.subject == name and record.round == session.setup.config.rounds - 1:
+            session.append(record.model_copy(update={"round": None}))

@@ -30,12 +30,13 @@ class FullParameters:
 
         replace_modules(base.model, wide)
         self._parameters = dict(base.model.named_parameters())
-        self._start = {name: p.detach().float().clone() for name, p in self._parameters.items()}
+        self._wide = torch.promote_types(base.dtype, torch.float32)
+        self._start = {name: p.detach().clone() for name, p in self._parameters.items()}
         self.layout = Layout({name: tuple(p.shape) for name, p in self._parameters.items()})
 
     def initial(self, seed: int) -> Tensor:
         """Return the model's weights as they were loaded or initialised, ``(P,)``."""
-        return self.layout.flatten(self._start)
+        return self.layout.flatten(self._start, self._wide)
 
     def bind(self, views: Params | None) -> Params:
         """Let the model use the views ``(1, ...)`` of a matrix; None makes it what it was at first.
@@ -45,7 +46,5 @@ class FullParameters:
         """
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(views is not None)
-            parameter.data = (
-                self._start[name].to(parameter.dtype) if views is None else views[name][0]
-            )
+            parameter.data = self._start[name] if views is None else views[name][0]
         return self._parameters

@@ -9,31 +9,26 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from federation import kernels
 from federation.base import Base
 from federation.errors import ConfigError
+from federation.stacks import forward_attention
 
 
 @contextmanager
-def generating(base: Base) -> Iterator[None]:
-    """Let a model keep a cache and decode plainly, whatever its files ask for; put all back after.
+def greedy(base: Base) -> Iterator[None]:
+    """Let a model decode plainly, whatever its files ask for; put its own configuration back after.
 
-    The attention of training takes no cache.  And a checkpoint may come with a generation
-    configuration of its own (sampling, penalties), which would turn greedy into something else.
+    A checkpoint may come with a generation configuration (sampling, penalties), which would turn
+    greedy into something else.
     """
     from transformers import GenerationConfig
 
-    model = base.model
-    attention, asked = model.config._attn_implementation, model.generation_config
+    asked = base.model.generation_config
+    base.model.generation_config = GenerationConfig()
     try:
-        if attention == kernels.ATTENTION:
-            model.set_attn_implementation("sdpa")
-        model.generation_config = GenerationConfig()
         yield
     finally:
-        model.generation_config = asked
-        if attention == kernels.ATTENTION:
-            model.set_attn_implementation(attention)
+        base.model.generation_config = asked
 
 
 def fit(base: Base, prompt: np.ndarray, max_new_tokens: int) -> np.ndarray:
@@ -81,7 +76,7 @@ def generate(
     if not prompts:
         return []
     ids, mask = pad_left([fit(base, prompt, max_new_tokens) for prompt in prompts])
-    with generating(base):
+    with forward_attention(base), greedy(base):
         output = base.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=ids,
             attention_mask=mask,

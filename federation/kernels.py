@@ -118,7 +118,9 @@ class LinearNLL(torch.autograd.Function):
         """
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = (
-            torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None
+            torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+            if ctx.needs_input_grad[1]
+            else None
         )
         nll = torch.empty(len(target), dtype=torch.promote_types(hidden.dtype, torch.float32))
         for start in range(0, len(target), LinearNLL.SLICE):

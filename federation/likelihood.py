@@ -15,7 +15,7 @@ from federation.base import Base
 from federation.batches import Batch, collate
 from federation.kernels import LinearNLL
 from federation.scores import BYTES, NATS, TOKENS, Columns
-from federation.stacks import DEFAULT_LIMITS, Work, in_passes
+from federation.stacks import DEFAULT_LIMITS, Work, forward_attention, in_passes
 from federation.tokens import Tokens
 
 
@@ -36,8 +36,9 @@ def example_nll(
     """
     nats = np.empty(len(rows))
     work = reading(base, tokens)
-    for places_CB, nats_CB in in_passes(work, [rows], tokens.lengths, max_batch_tokens):
-        nats[places_CB[0]] = nats_CB[0]
+    with forward_attention(base):
+        for places_CB, nats_CB in in_passes(work, [rows], tokens.lengths, max_batch_tokens):
+            nats[places_CB[0]] = nats_CB[0]
     return counted(tokens, rows, nats)
 
 

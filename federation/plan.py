@@ -4,7 +4,7 @@ Shape suffixes: C clients, P flat parameters.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -82,6 +82,7 @@ class Reports:
         tokens_C: supervised tokens trained on, ``(C,)`` int64.
         norm_C: L2 norm of each client's change of the parameters, before anything is done to it
             for travelling, ``(C,)`` float64.
+        rejected: who trained and is not among ``clients``, and why.
     """
 
     clients: tuple[str, ...]
@@ -90,6 +91,7 @@ class Reports:
     loss_C: Tensor
     tokens_C: Tensor
     norm_C: Tensor
+    rejected: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def concat(parts: "Sequence[Reports]") -> "Reports":
@@ -101,11 +103,13 @@ class Reports:
             loss_C=torch.cat([part.loss_C for part in parts]),
             tokens_C=torch.cat([part.tokens_C for part in parts]),
             norm_C=torch.cat([part.norm_C for part in parts]),
+            rejected={client: why for part in parts for client, why in part.rejected.items()},
         )
 
     def only(self, clients: Sequence[str]) -> "Reports":
-        """Select the reports of some clients, in the order given."""
+        """Select the reports of those of ``clients`` that reported, in the order given."""
         at = {client: i for i, client in enumerate(self.clients)}
+        clients = [client for client in clients if client in at]
         index = [at[client] for client in clients]
         return Reports(
             clients=tuple(clients),
@@ -114,6 +118,7 @@ class Reports:
             loss_C=self.loss_C[index],
             tokens_C=self.tokens_C[index],
             norm_C=self.norm_C[index],
+            rejected=self.rejected,
         )
 
 

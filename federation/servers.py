@@ -48,8 +48,8 @@ def diloco(server_lr: ServerLR = 0.7, momentum: Decay = 0.9) -> Algorithm:
     """Many local AdamW steps, then one Nesterov step on the mean delta.
 
     Douillard et al. 2023, arXiv:2311.08105, algorithm 1; Nesterov's momentum in the form of
-    ``torch.optim.SGD``.  Inner optimizers persist with ``work.keep_optimizer``.  Deltas are weighted
-    by examples, which is the plain mean of algorithm 1 where clients hold equally many.
+    ``torch.optim.SGD``.  Inner optimizers persist with ``work.keep_optimizer``.  Deltas are
+    weighted by examples: the plain mean of algorithm 1 where clients hold equally many.
     """
 
     def step(state: Tree, combined: Tree, plan: RoundPlan) -> Tree:

@@ -67,11 +67,11 @@ def add_noise(
     of standard deviation ``multiplier * max_norm`` is on the sum.  Clients clip before they send,
     and the server clips again in ``combine``, so that the bound holds whatever lies in between.
 
-    The noise is added in ``step`` because ``combine`` does not know the round, and fresh noise needs
-    an address: (secret, round).  What ``combine`` returns is not private; nothing but ``step`` may
-    see it.  The privacy spent is for an accountant to say; it holds only while nobody knows
-    ``secret``, and while no round is played twice with different clients under the same secret.
-    The stream is a statistical one of 64 bits of seed, not a cryptographic one.
+    The noise is added in ``step`` because ``combine`` does not know the round, and fresh noise
+    needs an address: (secret, round).  What ``combine`` returns is not private; nothing but
+    ``step`` may see it.  The privacy spent is for an accountant to say; it holds only while nobody
+    knows ``secret``, and while no round is played twice with different clients under the same
+    secret.  The stream is a statistical one of 64 bits of seed, not a cryptographic one.
 
     Args:
         algorithm: one that reports its clients' updates and nothing else.
@@ -101,8 +101,12 @@ def add_noise(
         return {group: clip(x_C, max_norm) for group, x_C in report_C.items()}, kept_C
 
     def combine(report_C: Tree, weight_C: Tensor) -> Tree:
-        clipped_C = {group: clip(x_C, max_norm) for group, x_C in report_C.items()}
-        return {group: x_C.sum(dim=0) / expected_cohort for group, x_C in clipped_C.items()}
+        # In float64, so that the order of the clients leaves no trace.
+        wide_C = {group: x_C.to(torch.float64) for group, x_C in report_C.items()}
+        return {
+            group: (clip(x_C, max_norm).sum(dim=0) / expected_cohort).to(report_C[group].dtype)
+            for group, x_C in wide_C.items()
+        }
 
     def step(state: Tree, combined: Tree, plan: RoundPlan) -> Tree:
         std = multiplier * max_norm / expected_cohort
@@ -164,7 +168,8 @@ def sparsify(dense_C: Tensor, k: int) -> Tree:
     """Keep the k values of largest magnitude of each row.
 
     Returns:
-        int32 ``delta.index`` ``(C, k)``, ``delta.value`` ``(C, k)``, int32 ``delta.size`` ``(C, 1)``.
+        ``delta.index`` int32 ``(C, k)``, ``delta.value`` ``(C, k)``, ``delta.size`` int32
+        ``(C, 1)``.
 
     Raises:
         ConfigError: if a row is too long for int32.

@@ -86,6 +86,15 @@ def rows(tree_C: Tree, index: Sequence[int]) -> Tree:
     return {group: x_C[list(index)] for group, x_C in tree_C.items()}
 
 
+def finite_rows(tree_C: Tree, clients: int) -> list[bool]:
+    """Tell for each client whether all its values are finite."""
+    fine_C = torch.ones(clients, dtype=torch.bool)
+    for x_C in tree_C.values():
+        if x_C.is_floating_point():
+            fine_C &= torch.isfinite(x_C).reshape(clients, -1).all(dim=1)
+    return fine_C.tolist()
+
+
 def concat(parts: Iterable[Tree]) -> Tree:
     """Concatenate along the clients axis C: the union of disjoint groups of clients.
 

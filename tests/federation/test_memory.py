@@ -1,4 +1,4 @@
-"""What clients keep: rows in, rows out; only the cohort's files; rounds that did not commit leave none."""
+"""What clients keep: rows in, rows out, the cohort's files only, nothing of a lost round."""
 
 from pathlib import Path
 
@@ -65,7 +65,7 @@ def test_ids_that_are_no_file_names_are_kept_apart(tmp_path):
 
 
 def committed(directory: Path, *rounds: dict[str, float], oldest: int | None = None):
-    """Run rounds, each scattering a value per client; return the memory and what the journal says."""
+    """Run rounds, each scattering a value per client; return memory and what the journal says."""
     memory, kept = DiskMemory(directory), []
     for number, values in enumerate(rounds):
         memory.scatter(list(values), rows(*values.values()))

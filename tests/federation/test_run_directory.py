@@ -1,8 +1,8 @@
-"""The run directory: killed at any instant, cut off from power, damaged or shared, it ends the same.
+"""The run directory: killed at any instant, cut off from power, damaged, shared: the end is one.
 
-The training loop below is tiny and real in what matters: its state has a memory, its clients have one
-each, its draws are by address, and it is written as a run is written.  Faults are injected at every
-operation on the file system, not at chosen ones, so that no crash point can be forgotten.
+The training loop below is tiny and real in what matters: its state has a memory, its clients have
+one each, its draws are by address, and it is written as a run is written.  Faults are injected at
+every operation on the file system, not at chosen ones, so that no crash point can be forgotten.
 """
 
 import json
@@ -224,7 +224,12 @@ def test_killed_again_while_resuming_it_ends_the_same(tmp_path, copy, undisturbe
         assert outcome(path) == undisturbed, f"operation {n} of {total}"
 
 
-SCRIPT = "import sys; from pathlib import Path; import test_run_directory as t; t.train(Path(sys.argv[1]), 60)"
+SCRIPT = """
+import sys
+from pathlib import Path
+import test_run_directory as tested
+tested.train(Path(sys.argv[1]), 60)
+"""
 
 
 @pytest.mark.slow
@@ -261,7 +266,7 @@ class PowerCut(BaseException):
 class Disk:
     """What would be left of a directory if the power failed: only what was waited for.
 
-    A file has the content of its last fsync (nothing before that), a directory the names of its own.
+    A file has the content of its last fsync (nothing before it), a directory the names of its own.
     """
 
     def __init__(self, root: Path, patch: pytest.MonkeyPatch, cut: int | None) -> None:
@@ -351,6 +356,7 @@ def test_damaged_checkpoints_are_set_aside_and_an_older_one_used(copy, undisturb
     assert len(run.problems(copy)) == bad
     with RunWriter.reopen(copy) as writer:
         assert writer.next_round == ROUNDS - bad
+        assert not list((copy / "clients").glob("*.r0004.*"))
         assert len(writer.history.warnings) == bad
         assert "round-0004.safetensors is damaged, kept as round-0004.safetensors.bad-1" in (
             writer.history.warnings[0].text

@@ -1,0 +1,41 @@
+"""Federated fine-tuning of language models: the core.
+
+Public names are loaded when they are first used, so that ``import federation`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from federation.algorithm import Algorithm as Algorithm
+    from federation.algorithm import fedavg as fedavg
+    from federation.algorithm import run_round as run_round
+    from federation.config import Config as Config
+    from federation.engine import LocalEngine as LocalEngine
+    from federation.experiment import resume as resume
+    from federation.experiment import run_experiment as run_experiment
+    from federation.plan import LocalWork as LocalWork
+    from federation.plan import RoundPlan as RoundPlan
+    from federation.run import Run as Run
+
+_HOME = {
+    "Algorithm": "algorithm",
+    "Config": "config",
+    "LocalEngine": "engine",
+    "LocalWork": "specs",
+    "RoundPlan": "plan",
+    "Run": "run",
+    "fedavg": "algorithm",
+    "resume": "experiment",
+    "run_experiment": "experiment",
+    "run_round": "algorithm",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from the module it lives in."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'federation' has no attribute {name!r}")
+    return getattr(import_module(f"federation.{_HOME[name]}"), name)
