@@ -108,7 +108,7 @@ class Algorithm:
 
     @property
     def is_personal(self) -> bool:
-        """Whether clients have models of their own: local work begins elsewhere than at what was sent."""
+        """Whether clients have models of their own: they do not begin at what was sent."""
         return self.start is not sent_params
 
 

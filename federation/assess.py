@@ -1,7 +1,8 @@
-"""What is evaluated after a round: one model on the global test, on every client's, on unseen clients'.
+"""What is evaluated after a round: the global test, every client's test, unseen clients.
 
-Knows which splits a run is judged on and how figures become journal records.  An algorithm whose clients
-train models of their own is judged by those: each on its client's rows, and all of them on the global test.
+Knows which splits a run is judged on and how figures become journal records.  An algorithm whose
+clients train models of their own is judged by those: each on its client's rows, and all of them
+on the global test.
 """
 
 from collections.abc import Iterator, Mapping
@@ -99,9 +100,7 @@ def own_reports(
             yield split, report.mean | suffixed(report.std, "std"), by_metric(report)
 
 
-def own_models(
-    setup: "Setup", state: Tree, memory: ClientMemory, names: tuple[str, ...]
-) -> Tensor:
+def own_models(setup: "Setup", state: Tree, memory: ClientMemory, names: tuple[str, ...]) -> Tensor:
     """Return the models of some clients, ``(C, P)``: where their next local work would begin."""
     sent = setup.algorithm.sent(state)
     plan = RoundPlan(0, len(setup.clients), names, setup.config.work)

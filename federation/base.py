@@ -5,6 +5,8 @@ Knows Hugging Face causal language models; knows nothing of adapters, clients or
 Shape suffixes: C clients, B batch rows, T tokens, N supervised positions, D width.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +19,7 @@ from federation import grafts, kernels
 from federation.errors import ConfigError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
     from federation.batches import Batch
 
@@ -41,19 +43,21 @@ class Base:
 
     name: str
     model: "PreTrainedModel"
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: "PreTrainedTokenizerFast"
     grafts: tuple[str, ...]
     plain_head: bool
 
     @property
     def dtype(self) -> torch.dtype:
         """Floating-point type of weights and activations."""
-        return self.model.get_input_embeddings().weight.dtype
+        return next(self.model.parameters()).dtype
 
     @property
-    def head(self) -> nn.Module:
+    def head(self) -> nn.Linear:
         """The output embedding."""
-        return self.model.get_output_embeddings()
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        return head
 
 
 def native_dtype() -> torch.dtype:
@@ -93,28 +97,58 @@ def load_base(name: str, dtype: Dtype = "auto", fast: bool = True) -> Base:
 
     Args:
         name: ``"nano"`` (ships with fedpilot), a folder in Hugging Face's format, or a hub id.
-        dtype: of weights and activations; "auto" takes bfloat16 where the machine multiplies it natively.
+        dtype: of weights and activations; "auto" takes bfloat16 where the machine multiplies it
+            natively.
         fast: whether to give the model the faster parts of :mod:`federation.grafts`.
 
     Raises:
         ConfigError: if it cannot be loaded, in one line.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    source = model_source(name)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=resolve_dtype(dtype), use_safetensors=True
+    source, tokenizer = model_source(name), load_tokenizer(name)
+    with loading(name):
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            source, dtype=resolve_dtype(dtype), use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model.base: cannot load {name!r}: {reason}") from error
+    if info["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(info["missing_keys"])
+        what = f"{len(missing)} weights are missing, {missing[0]} first"
+        raise ConfigError(f"model.base: cannot load {name!r}: {what}")
     return prepare(name, model, tokenizer, fast)
 
 
+def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
+    """Load the tokenizer of a base model alone.
+
+    Raises:
+        ConfigError: if it cannot be loaded, in one line.
+    """
+    from transformers import AutoTokenizer
+
+    source = model_source(name)
+    with loading(name):
+        return AutoTokenizer.from_pretrained(source)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn what libraries say about a model that cannot be loaded into one line.
+
+    Raises:
+        ConfigError: with the first line of it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model.base: cannot load {name!r}: {reason}") from error
+
+
 def prepare(
-    name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", fast: bool = True
+    name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", fast: bool = True
 ) -> Base:
     """Freeze a model, give it its faster parts and find out how to compute its loss."""
     model.eval().requires_grad_(False)

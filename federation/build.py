@@ -20,7 +20,8 @@ def build_algorithm(config: Config, secret: str = "") -> Algorithm:
         secret: key of the privacy noise, if there is any.
 
     Raises:
-        ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured work.
+        ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured
+            work.
     """
     name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
     algorithm = algorithms.build(name, config.algorithm.settings)

@@ -34,22 +34,28 @@ class DataSpec(Spec):
     """Where the text comes from, how a row becomes prompt and response, and who holds it."""
 
     source: str = Field(
-        ORGANISATIONS,
+        default=ORGANISATIONS,
         min_length=1,
         description="file, glob, folder or hub data set; 'organisations' is built in",
     )
-    prompt: str | None = Field(None, description="template over a row's fields; not learnt")
-    response: str | None = Field(None, description="template over a row's fields; learnt")
-    text: str | None = Field(None, description="instead of prompt and response: all of it is learnt")
+    prompt: str | None = Field(default=None, description="template over a row's fields; not learnt")
+    response: str | None = Field(default=None, description="template over a row's fields; learnt")
+    text: str | None = Field(default=None, description="instead of both: all of it is learnt")
     text_unit: Literal["line", "document"] = Field(
-        "line", description="what one example of a plain text file is"
+        default="line", description="what one example of a plain text file is"
     )
-    choices: str | Names = Field((), description="answers of a choice task: a list, or '{field}'")
-    chat: bool = Field(False, description="write prompt and response as the tokenizer's chat turns")
-    separator: str = Field("\n", description="text between prompt and response")
-    max_tokens: int = Field(512, ge=8, le=1_000_000, description="longest example; prompts are cut left")
-    count: int = Field(12, ge=1, le=10_000, description="organisations: how many")
-    examples: int = Field(6000, ge=1, le=100_000_000, description="organisations: rows in all")
+    choices: str | Names = Field(
+        default=(), description="answers of a choice task: a list, or '{field}'"
+    )
+    chat: bool = Field(
+        default=False, description="write prompt and response as the tokenizer's chat turns"
+    )
+    separator: str = Field(default="\n", description="text between prompt and response")
+    max_tokens: int = Field(default=512, ge=8, le=1_000_000, description="longest example")
+    count: int = Field(default=12, ge=1, le=10_000, description="organisations: how many")
+    examples: int = Field(
+        default=6000, ge=1, le=100_000_000, description="organisations: rows in all"
+    )
     clients: ClientsSpec = Field(default_factory=lambda: ClientsSpec.model_validate({}))
     split: SplitSpec = Field(default_factory=lambda: SplitSpec.model_validate({}))
 
@@ -59,7 +65,7 @@ class AlgorithmSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    name: str = Field("fedavg", min_length=1, description="fedavg, fedprox, scaffold, ...")
+    name: str = Field(default="fedavg", min_length=1, description="fedavg, fedprox, scaffold, ...")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,12 +76,18 @@ class AlgorithmSpec(BaseModel):
 class UploadSpec(Spec):
     """What happens to a client's update before it travels."""
 
-    clip: float | None = Field(None, gt=0, description="largest L2 norm of a client's update")
-    noise: float | None = Field(
-        None, gt=0, description="noise multiplier: Gaussian noise of std noise * clip on the sum"
+    clip: float | None = Field(
+        default=None, gt=0, description="largest L2 norm of a client's update"
     )
-    top_k: float | None = Field(None, gt=0, le=1, description="share of the values sent (error feedback)")
-    bits: Literal[4, 8] | None = Field(None, description="stochastic quantisation of what is sent")
+    noise: float | None = Field(
+        default=None,
+        gt=0,
+        description="noise multiplier: Gaussian noise of std noise * clip on the sum",
+    )
+    top_k: float | None = Field(default=None, gt=0, le=1, description="share of the values sent")
+    bits: Literal[4, 8] | None = Field(
+        default=None, description="stochastic quantisation of what is sent"
+    )
 
     @model_validator(mode="after")
     def _noise_needs_clip(self) -> Self:
@@ -88,26 +100,34 @@ class UploadSpec(Spec):
 class EvaluationSpec(Spec):
     """What is measured, on what, how often."""
 
-    every: int = Field(5, ge=1, description="rounds between evaluations; the last is always evaluated")
+    every: int = Field(
+        default=5, ge=1, description="rounds between evaluations; the last always is"
+    )
     metrics: Annotated[
         tuple[Literal["nll", "exact_match", "rouge_l", "choice"], ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
-    ] = Field(("nll",), description="nll is cheap; exact_match and rouge_l generate; choice scores choices")
-    max_examples: int = Field(
-        512, ge=1, description="most examples of each split; the same ones every time"
+    ] = Field(
+        default=("nll",), description="exact_match and rouge_l generate; choice scores the choices"
     )
-    max_new_tokens: int = Field(32, ge=1, le=4096, description="longest generated answer")
+    max_examples: int = Field(
+        default=512, ge=1, description="most examples of each split; the same ones every time"
+    )
+    max_new_tokens: int = Field(default=32, ge=1, le=4096, description="longest generated answer")
     baselines: Annotated[
         tuple[Literal["local", "centralised"], ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
-    ] = Field((), description="also train each client alone, or one model on all data")
+    ] = Field(default=(), description="also train each client alone, or one model on all data")
 
 
 class Config(Spec):
     """Everything that decides a run."""
 
-    seed: int = Field(0, ge=0, le=2**63 - 1, description="first part of every random address")
-    rounds: int = Field(20, ge=1, le=1_000_000, description="rounds of send, train, combine, step")
+    seed: int = Field(
+        default=0, ge=0, le=2**63 - 1, description="first part of every random address"
+    )
+    rounds: int = Field(
+        default=20, ge=1, le=1_000_000, description="rounds of send, train, combine, step"
+    )
     model: ModelSpec = Field(default_factory=lambda: ModelSpec.model_validate({}))
     adapter: Annotated[LoRASpec | FullSpec, Field(discriminator="kind")] = Field(
         default_factory=lambda: LoRASpec.model_validate({})

@@ -6,6 +6,7 @@ Knows how the parts of the data path fit together; each part lives in a file of 
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,10 +22,11 @@ from federation.templates import Templates, chat_format, parse_templates
 from federation.tokens import SequenceFormat, sequence_format
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerFast
 
 PROMPT = "{instruction}\n{context}"  # templates of the built-in organisations
 RESPONSE = "{response}"
+NANO = "nano"  # the built-in base model
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +55,7 @@ class FederatedData:
 
 
 def load_data(
-    config: Config, tokenizer: "PreTrainedTokenizerBase", base_dir: Path, cache: Path
+    config: Config, tokenizer: "PreTrainedTokenizerFast", base_dir: Path, cache: Path
 ) -> FederatedData:
     """Read, tokenise, partition and split the data of a run.
 
@@ -103,13 +105,28 @@ def with_defaults(spec: DataSpec) -> DataSpec:
         return spec
     if spec.prompt is None and spec.response is None and spec.text is None:
         spec = spec.model_copy(update={"prompt": PROMPT, "response": RESPONSE})
-    if "clients" not in spec.model_fields_set:
+    if not spec.clients.model_fields_set:
         by_client = type(spec.clients)(by="key", key="client", label="label")
         spec = spec.model_copy(update={"clients": by_client})
     return spec
 
 
-def templates(spec: DataSpec, tokenizer: "PreTrainedTokenizerBase") -> Templates:
+def resolved(config: Config, base_dir: Path) -> Config:
+    """Say in full what a configuration leaves to defaults and to the current folder.
+
+    A run keeps this configuration, so that it can be resumed from any folder.
+    """
+    spec, base = with_defaults(config.data), Path(config.model.base).expanduser()
+    path = base_dir / Path(spec.source).expanduser()
+    if spec.source != ORGANISATIONS and (path.exists() or has_magic(spec.source)):
+        spec = spec.model_copy(update={"source": str(path.absolute())})
+    update: dict[str, object] = {"data": spec}
+    if config.model.base != NANO and base.is_dir():
+        update["model"] = config.model.model_copy(update={"base": str(base.absolute())})
+    return config.model_copy(update=update)
+
+
+def templates(spec: DataSpec, tokenizer: "PreTrainedTokenizerFast") -> Templates:
     """Parse the templates of a configuration."""
     parsed = parse_templates(
         prompt=spec.prompt,

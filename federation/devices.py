@@ -32,31 +32,45 @@ class DevicesSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seconds_per_step: float = Field(
-        1.0, gt=0, le=1e6, description="seconds of a local step on the median device"
+        default=1.0, gt=0, le=1e6, description="seconds of a local step on the median device"
     )
     speed_sigma: float = Field(
-        0.0, ge=0, le=5, description="log-normal spread of seconds per step; 0: all are equal"
+        default=0.0,
+        ge=0,
+        le=5,
+        description="log-normal spread of seconds per step; 0: all are equal",
     )
     bandwidth: float = Field(
-        1e6, gt=0, le=1e15, description="bytes per second of the median device, both ways together"
+        default=1e6,
+        gt=0,
+        le=1e15,
+        description="bytes per second of the median device, both ways together",
     )
     bandwidth_sigma: float = Field(
-        0.0, ge=0, le=5, description="log-normal spread of the bandwidth; 0: all are equal"
+        default=0.0, ge=0, le=5, description="log-normal spread of the bandwidth; 0: all are equal"
     )
     availability: float = Field(
-        1.0, gt=0, le=1, description="mean share of rounds in which a client is online"
+        default=1.0, gt=0, le=1, description="mean share of rounds in which a client is online"
     )
     availability_spread: float = Field(
-        0.0, ge=0, le=1, description="how much that share differs: 0 not at all, 1 as far as it can"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="how much that share differs: 0 not at all, 1 as far as it can",
     )
     dropout: float = Field(
-        0.0, ge=0, le=1, description="probability that a client that was asked does not report"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="probability that a client that was asked does not report",
     )
     deadline_seconds: float | None = Field(
-        None, gt=0, description="the server waits no longer than this for a round; omitted: for all"
+        default=None,
+        gt=0,
+        description="the server waits no longer than this for a round; omitted: for all",
     )
     late: Literal["partial", "drop"] = Field(
-        "partial",
+        default="partial",
         description="clients too slow for the deadline: `partial` do the steps they can,"
         " `drop` do not report",
     )

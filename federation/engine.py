@@ -1,7 +1,7 @@
 """The local engine: a cohort on one machine, several clients a pass.
 
-How many share a pass is chosen for speed and memory, never for meaning: ``train`` over a union of clients is
-the concatenation of ``train`` over its parts.
+How many share a pass is chosen for speed and memory, never for meaning: ``train`` over a union of
+clients is the concatenation of ``train`` over its parts.
 
 Shape suffixes: C clients, P flat parameters.
 """
@@ -104,7 +104,7 @@ class LocalEngine:
 
 
 def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_budget: int) -> int:
-    """Find how many clients a pass are fastest here: clients' steps per second of one real step each.
+    """Find how many clients a pass are fastest here, by one real step of each size.
 
     Larger is not always faster: beyond some size activations fall out of the processor's cache.
 

@@ -1,4 +1,4 @@
-"""Errors a user can mend: what is wrong, where, what to do, in one line, with a stable exit code."""
+"""Errors a user can mend: what is wrong, where, what to do; one line, a stable exit code."""
 
 
 class FedpilotError(Exception):

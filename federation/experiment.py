@@ -1,12 +1,13 @@
 """A run from beginning to end: set up, rounds, evaluations, baselines, export; and its resumption.
 
-Knows how the parts work together.  Decisions come from a planner (a rule here; a pilot elsewhere), facts go
-to the run directory, and nothing else is remembered: a run can be killed at any instant and resumed.
+Knows how the parts work together.  Decisions come from a planner (a rule here; a pilot
+elsewhere), facts go to the run directory, and nothing else is remembered: a run can be killed at
+any instant and resumed.
 """
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -20,23 +21,23 @@ from federation.assess import assess
 from federation.base import Base, load_base
 from federation.build import build_algorithm, build_trainable
 from federation.config import AlgorithmSpec, Config
-from federation.dataset import FederatedData, centralise, load_data
+from federation.dataset import FederatedData, centralise, load_data, resolved
 from federation.devices import DevicesSpec
 from federation.engine import LocalEngine, measure_chunk
 from federation.errors import ConfigError, FedpilotError
+from federation.interrupts import uninterrupted
 from federation.local import Task
 from federation.lora import LoRA
+from federation.peft_files import save_adapter
 from federation.plan import Reports, RoundPlan
 from federation.planner import Planner, RulePlanner
-from federation.peft_files import save_adapter
-from federation.records import EndRecord, Record, RoundRecord, StartRecord
-from federation.run import Run
+from federation.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
+from federation.run import ADAPTER, Run
 from federation.run_writer import RunWriter
-from federation.selection import CohortSpec
+from federation.selection import CohortSpec, check_population
 from federation.tree import Tree, nbytes
 
 BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
-ADAPTER = "adapter"
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
     if config.algorithm.name == "centralised":
         data = centralise(data)
+    check_population(config.cohort, len(data.splits.names))
     trainable = build_trainable(config, base)
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     task = Task(base, trainable, algorithm, data.corpus.tokens)
@@ -122,7 +124,8 @@ class Session:
 
     def append(self, record: Record) -> None:
         """Append a record and tell whoever watches."""
-        self.writer.append(record)
+        with uninterrupted():
+            self.writer.append(record)
         self.watch.record(record)
 
     def play(self) -> None:
@@ -200,6 +203,7 @@ def run_experiment(
         StorageError: if the disk is full; what was committed stays and can be resumed.
     """
     watch = watch or Watch()
+    config = resolved(config, base_dir or Path.cwd())
     watch.phase("loading model and data")
     setup = set_up(config, base_dir, cache)
     with RunWriter.create(out, config.model_dump_json(indent=2)) as writer:
@@ -236,8 +240,9 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     if writer.history.start is None:
         watch.phase("measuring how many clients a pass are fastest")
         session.append(start_record(setup, writer, chosen_chunk(setup, engine, planner)))
-        for record in assess(setup, None, writer.memory, None):
-            session.append(record)
+    if not writer.history.rounds:
+        watch.phase("evaluating the base model")
+        append_new(session, assess(setup, None, writer.memory, None))
     start = writer.history.start
     if start is None:
         raise AssertionError("a run begins with a start record")
@@ -246,6 +251,14 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     for round, record in writer.history.rounds.items():
         planner.learn(record, writer.history.decisions[round])
     return session
+
+
+def append_new(session: Session, records: Iterable[EvaluationRecord]) -> None:
+    """Append evaluations of no round, except those that an interrupted start already made."""
+    made = {(x.subject, x.split) for x in session.writer.history.evaluations if x.round is None}
+    for record in records:
+        if (record.subject, record.split) not in made:
+            session.append(record)
 
 
 def chosen_chunk(setup: Setup, engine: LocalEngine, planner: Planner) -> int:
@@ -323,8 +336,9 @@ def export(setup: Setup, state: Tree, run: Path) -> None:
 def baseline_config(config: Config, name: str) -> Config:
     """Return the configuration of a baseline with the same client-steps as ``config``.
 
-    ``local``: the same cohorts, batches and work, but nothing is shared.  ``centralised``: one model on the
-    rows of all clients, as many steps a round as the cohort makes together, moments never reset.
+    ``local``: the same cohorts, batches and work, but nothing is shared.  ``centralised``: one
+    model on the rows of all clients, as many steps a round as the cohort makes together, moments
+    never reset.
     """
     evaluation = config.evaluation.model_copy(update={"baselines": (), "every": config.rounds})
     plain = {"evaluation": evaluation, "upload": type(config.upload)()}
@@ -344,15 +358,14 @@ def baseline_config(config: Config, name: str) -> Config:
 
 def add_baseline(session: Session, name: str, cache: Path | None) -> None:
     """Run or resume a baseline inside the run directory and copy its figures into the journal."""
-    known = {record.subject for record in session.writer.history.evaluations}
-    if name in known:
-        return
     path = session.writer.path / BASELINES / name
-    if (path / "journal.jsonl").exists():
-        run = resume(path, cache=cache, watch=session.watch)
+    if (path / "config.json").exists():
+        run = Run.open(path)
+        if run.status != "finished":
+            run = resume(path, cache=cache, watch=session.watch)
     else:
         config = baseline_config(session.setup.config, name)
         run = run_experiment(config, path, cache=cache, watch=session.watch)
-    for record in run.evaluations:
-        if record.subject == name and record.round == session.setup.config.rounds - 1:
-            session.append(record.model_copy(update={"round": None}))
+    last = session.setup.config.rounds - 1
+    figures = (x for x in run.evaluations if x.subject == name and x.round == last)
+    append_new(session, (x.model_copy(update={"round": None}) for x in figures))

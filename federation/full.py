@@ -22,11 +22,12 @@ class FullParameters:
     rows_per_pass: int | None = 1
 
     def __init__(self, base: Base) -> None:
-        """Take over the parameters of ``base``; its embedding sums gradients in float32 from now on."""
+        """Take over the parameters of ``base``; its embedding now sums gradients in float32."""
         embedding = base.model.get_input_embeddings()
 
         def wide(module: torch.nn.Module) -> torch.nn.Module | None:
-            return FastEmbedding(embedding.weight) if module is embedding else None
+            weight = module.get_parameter("weight") if module is embedding else None
+            return None if weight is None else FastEmbedding(weight)
 
         replace_modules(base.model, wide)
         self._parameters = dict(base.model.named_parameters())
@@ -47,4 +48,4 @@ class FullParameters:
         for name, parameter in self._parameters.items():
             parameter.requires_grad_(views is not None)
             parameter.data = self._start[name] if views is None else views[name][0]
-        return self._parameters
+        return {**self._parameters}

@@ -39,7 +39,9 @@ class FastGatedMLP(nn.Module):
     def __init__(self, mlp: nn.Module) -> None:
         """Share the projections of the MLP that is replaced."""
         super().__init__()
-        self.gate_proj, self.up_proj, self.down_proj = mlp.gate_proj, mlp.up_proj, mlp.down_proj
+        self.gate_proj = mlp.get_submodule("gate_proj")
+        self.up_proj = mlp.get_submodule("up_proj")
+        self.down_proj = mlp.get_submodule("down_proj")
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP."""
@@ -81,7 +83,9 @@ def graft_norm(model: nn.Module) -> Undo | None:
 
     def new(module: nn.Module) -> nn.Module | None:
         fits = type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
-        return FastRMSNorm(module.weight, module.variance_epsilon) if fits else None
+        if not fits:
+            return None
+        return FastRMSNorm(module.get_parameter("weight"), vars(module)["variance_epsilon"])
 
     return replace_modules(model, new)
 
@@ -102,7 +106,7 @@ def graft_attention(model: "PreTrainedModel") -> Undo | None:
     """Swap the attention function, where the model looks it up by name."""
     if not model._can_set_attn_implementation():
         return None
-    before = model.config._attn_implementation
+    before = str(model.config._attn_implementation)
     kernels.register_attention()
     model.set_attn_implementation(kernels.ATTENTION)
     return lambda: model.set_attn_implementation(before)

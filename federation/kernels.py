@@ -1,9 +1,11 @@
 """The few operations that decide how fast a pass over many clients is.
 
-Knows tensors and autograd; knows nothing of clients' data, algorithms or models' names.  Everything here
-computes what the plain expression beside it computes; tests hold the two together.
+Knows tensors and autograd; knows nothing of clients' data, algorithms or models' names.
+Everything here computes what the plain expression beside it computes; tests hold the two
+together.
 
-Shape suffixes: B batch rows, H heads, T tokens, D width, N selected positions, V vocabulary, C clients.
+Shape suffixes: B batch rows, H heads, T tokens, D width, N selected positions, V vocabulary, C
+clients.
 """
 
 import math
@@ -29,9 +31,9 @@ def causal_attention(
 ) -> tuple[Tensor, None]:
     """Attention as two batched matrix products; the backward pass is again matrix products.
 
-    On CPU the backward kernel of ``scaled_dot_product_attention`` is several times slower than this at
-    the lengths of fine-tuning data.  Query heads that share a key head are folded into rows, so keys
-    and values are never repeated.
+    On CPU the backward kernel of ``scaled_dot_product_attention`` is several times slower than
+    this at the lengths of fine-tuning data.  Query heads that share a key head are folded into
+    rows, so keys and values are never repeated.
 
     Args:
         module: the attention layer, unused (transformers' calling convention).
@@ -47,7 +49,8 @@ def causal_attention(
         ``(B, T, H, d)`` and None.
 
     Raises:
-        ValueError: for dropout, a non-boolean mask, a cache, or a variant (soft caps, sinks, biases).
+        ValueError: for dropout, a non-boolean mask, a cache, or a variant (soft caps, sinks,
+            biases).
     """
     asked = sorted(
         k for k in ("softcap", "s_aux", "position_bias") if unsupported.get(k) is not None
@@ -60,11 +63,12 @@ def causal_attention(
         query.reshape(B * K, (H // K) * T, d) * (scaling or 1 / math.sqrt(d)),
         key.reshape(B * K, T, d).mT,
     )
-    mask = forbidden(T, scores.dtype, query.device) if attention_mask is None else None
-    if attention_mask is not None:
-        if attention_mask.dtype != torch.bool:
-            raise ValueError(f"the mask must be boolean, got {attention_mask.dtype}")
+    if attention_mask is None:
+        mask = forbidden(T, scores.dtype, query.device)
+    elif attention_mask.dtype == torch.bool:
         mask = torch.where(attention_mask, 0.0, -math.inf).to(scores.dtype).unsqueeze(1)
+    else:
+        raise ValueError(f"the mask must be boolean, got {attention_mask.dtype}")
     weights = torch.softmax(scores.view(B, K, H // K, T, T) + mask, dim=-1)
     mixed = torch.matmul(weights.view(B * K, (H // K) * T, T), value.reshape(B * K, T, d))
     return mixed.view(B, H, T, d).transpose(1, 2).contiguous(), None
@@ -87,8 +91,8 @@ def register_attention() -> None:
 class LinearNLL(torch.autograd.Function):
     """Output projection and negative log-likelihood in one, a slice of positions at a time.
 
-    The gradient with respect to the logits is known as soon as the logits are, so the forward pass also
-    computes the gradients and the ``(N, V)`` logits never exist as a whole.
+    The gradient with respect to the logits is known as soon as the logits are, so the forward
+    pass also computes the gradients and the ``(N, V)`` logits never exist as a whole.
     """
 
     SLICE = 1024  # positions at a time: a slice of logits should stay in cache
@@ -116,11 +120,15 @@ class LinearNLL(torch.autograd.Function):
             client: ``(N,)`` int64 which client each position belongs to.
             clients: C.
         """
-        grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        grad_weight = (
-            torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
-            if ctx.needs_input_grad[1]
-            else None
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        grad_hidden, grad_weight, grad_bias = (
+            torch.zeros_like(x, dtype=dtype) if x is not None and needed else None
+            for x, dtype, needed in zip(
+                (hidden, weight, bias),
+                (hidden.dtype, wide, wide),
+                ctx.needs_input_grad[:3],
+                strict=True,
+            )
         )
         nll = torch.empty(len(target), dtype=torch.promote_types(hidden.dtype, torch.float32))
         for start in range(0, len(target), LinearNLL.SLICE):
@@ -132,21 +140,25 @@ class LinearNLL(torch.autograd.Function):
                 torch.mm(logits_grad, weight, out=grad_hidden[at])
             if grad_weight is not None:
                 grad_weight += logits_grad.mT @ hidden[at]
-        ctx.save_for_backward(grad_hidden, grad_weight, client)
+            if grad_bias is not None:
+                grad_bias += logits_grad.sum(0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, client)
         return nll.new_zeros(clients).index_add(0, client, nll * scale)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_C: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients found in the forward pass."""
-        grad_hidden, grad_weight, client = ctx.saved_tensors
+        (grad_C,) = grad_outputs
+        grad_hidden, grad_weight, grad_bias, client = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden * grad_C.to(grad_hidden.dtype)[client, None]
-        if grad_weight is not None:
-            if len(grad_C) != 1:
-                raise ValueError("a shared output embedding cannot be trained for several clients")
-            grad_weight = grad_weight * grad_C
-        return grad_hidden, grad_weight, None, None, None, None, None
+        if len(grad_C) != 1 and not (grad_weight is None and grad_bias is None):
+            raise ValueError("a shared output embedding cannot be trained for several clients")
+        grad_weight, grad_bias = (
+            None if x is None else x * grad_C for x in (grad_weight, grad_bias)
+        )
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def nll_and_gradient(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,7 +174,7 @@ def nll_and_gradient(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Ten
 
 
 class RMSNorm(torch.autograd.Function):
-    """``weight * x / rms(x)`` over the last axis, saving one number per row instead of two copies."""
+    """``weight * x / rms(x)`` over the last axis, saving one number per row."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -174,8 +186,9 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         """Differentiate with respect to the input and, where asked, the weight."""
+        (grad,) = grad_outputs
         x, weight, inverse = ctx.saved_tensors
         wide = inverse.dtype
         unit = x.to(wide) * inverse
@@ -201,8 +214,9 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         """Differentiate with respect to both inputs."""
+        (grad,) = grad_outputs
         gate, up = ctx.saved_tensors
         grad_up = F.silu(gate).mul_(grad)
         return torch.ops.aten.silu_backward(grad * up, gate), grad_up
@@ -223,8 +237,9 @@ class WideEmbedding(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
         """Sum the gradients of each row."""
+        (grad,) = grad_outputs
         (ids,) = ctx.saved_tensors
         wide = torch.promote_types(ctx.dtype, torch.float32)
         total = torch.zeros(ctx.shape, dtype=wide, device=grad.device)

@@ -1,9 +1,9 @@
 """Local training of a stack of clients: the inner loop of everything.
 
-Three rules keep client code row-wise.  (1) The loss of a pass is summed over clients, never averaged.
-(2) Every norm, clip and scale is per row.  (3) Nothing draws from a random stream that has no address.
-Clients are ordered by their number of steps, so those still at work are always the first rows, and a client
-that has finished costs nothing.
+Three rules keep client code row-wise.  (1) The loss of a pass is summed over clients, never
+averaged. (2) Every norm, clip and scale is per row.  (3) Nothing draws from a random stream that
+has no address. Clients are ordered by their number of steps, so those still at work are always
+the first rows, and a client that has finished costs nothing.
 
 Shape suffixes: C clients, P flat parameters, S steps, B batch rows.
 """
@@ -37,7 +37,7 @@ class Trainable(Protocol):
         ...
 
     def bind(self, views: Params | None) -> Params:
-        """Let the model use rows of parameters; return the leaves to differentiate, in layout order."""
+        """Let the model use rows of parameters; return the leaves, in layout order."""
         ...
 
 
@@ -73,8 +73,8 @@ class Trained:
 class GradientPass:
     """Gradients of the first rows of a parameter matrix, in the base's own dtype.
 
-    Parameters and optimizer stay in float32 (or float64); where the base computes in bfloat16 the pass
-    works on a bfloat16 copy, refreshed every step.
+    Parameters and optimizer stay in float32 (or float64); where the base computes in bfloat16 the
+    pass works on a bfloat16 copy, refreshed every step.
     """
 
     def __init__(self, task: Task, params_C: Tensor) -> None:

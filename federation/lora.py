@@ -44,7 +44,7 @@ class StackedLoRA(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The frozen weight (some models look at its dtype)."""
-        return self.base.weight
+        return self.base.get_parameter("weight")
 
     @property
     def bias(self) -> Tensor | None:
@@ -95,7 +95,7 @@ def ends(name: str, target: str) -> bool:
 
 def features(module: nn.Module) -> tuple[int, int]:
     """Return (inputs, outputs) of an nn.Linear (weight out x in) or a Conv1D (weight in x out)."""
-    rows, columns = module.weight.shape
+    rows, columns = module.get_parameter("weight").shape
     return (columns, rows) if isinstance(module, nn.Linear) else (rows, columns)
 
 
@@ -187,10 +187,15 @@ def verify_rows(base: Base, lora: LoRA) -> None:
             )
         rows = zip(together[name], alone[0][name], alone[1][name], strict=False)
         if not all(are_concatenated(x, a, b) for x, a, b in rows):
-            raise ConfigError(
-                f"adapter.targets: {name!r} of {base.name!r} does not see its rows in the order of "
-                "the batch, so clients cannot share it; leave it out"
-            )
+            raise cannot_share(base, name)
+
+
+def cannot_share(base: Base, name: str) -> ConfigError:
+    """Say that clients cannot share a layer."""
+    return ConfigError(
+        f"adapter.targets: {name!r} of {base.name!r} does not see its rows in the order of the "
+        "batch, so clients cannot share it; leave it out"
+    )
 
 
 def random_adapter(lora: LoRA, client: str) -> Tensor:
@@ -205,11 +210,21 @@ def random_adapter(lora: LoRA, client: str) -> Tensor:
 def layer_inputs(
     base: Base, lora: LoRA, params_C: Tensor, ids_CBT: Tensor
 ) -> dict[str, list[Tensor]]:
-    """Return the rows ``(N, in)`` that every adapted layer sees, call by call, by layer's name."""
+    """Return the rows ``(N, in)`` that every adapted layer sees, call by call, by layer's name.
+
+    Raises:
+        ConfigError: if a layer sees a number of rows that clients cannot share.
+    """
     seen: dict[str, list[Tensor]] = {name: [] for name in lora.targets}
 
     def watch(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        return lambda module, x: seen[name].append(x[0].flatten(0, -2).clone())
+        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = inputs[0].flatten(0, -2).clone()
+            if len(rows) % len(params_C):
+                raise cannot_share(base, name)
+            seen[name].append(rows)
+
+        return note
 
     hooks = [base.model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in seen]
     try:

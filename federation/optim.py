@@ -51,7 +51,7 @@ def adamw_init(params_C: Tensor) -> Tree:
 
 
 def adamw_update(params_C: Tensor, grad_C: Tensor, state: Tree, work: LocalWork) -> None:
-    """AdamW, Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2, as in ``torch.optim.AdamW``."""
+    """AdamW (Loshchilov & Hutter 2017, arXiv:1711.05101, algorithm 2), as torch has it."""
     first, second = state["first"], state["second"]
     steps_C = state["steps"].add_(1)[:, None]
     first.lerp_(grad_C, 1 - work.beta1)
@@ -71,4 +71,4 @@ OPTIMIZERS = {
 def clip_rows(grad_C: Tensor, max_norm: float) -> Tensor:
     """Scale each row down to L2 norm ``max_norm`` where it is longer; in place."""
     norm_C = torch.linalg.vector_norm(grad_C, dim=-1, keepdim=True)
-    return grad_C.mul_((max_norm / norm_C.clamp(min=max_norm)))
+    return grad_C.mul_(max_norm / norm_C.clamp(min=max_norm))

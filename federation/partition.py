@@ -42,32 +42,45 @@ class ClientsSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     by: Literal["key", "iid", "dirichlet", "quantity", "shards", "topic"] = Field(
-        "iid", description="what decides which client holds a row"
+        default="iid", description="what decides which client holds a row"
     )
-    key: str | None = Field(None, min_length=1, description="field that names a row's client")
+    key: str | None = Field(
+        default=None, min_length=1, description="field that names a row's client"
+    )
     label: str | None = Field(
-        None, min_length=1, description="field that skews labels and fills the data report"
+        default=None, min_length=1, description="field that skews labels and fills the data report"
     )
     alpha: float | None = Field(
-        None, ge=1e-3, le=1e6, description="Dirichlet concentration: small is skewed, large is even"
+        default=None,
+        ge=1e-3,
+        le=1e6,
+        description="Dirichlet concentration: small is skewed, large is even",
     )
     count: int = Field(
-        10, ge=1, le=1_000_000, description="number of clients, unless a key decides it"
+        default=10, ge=1, le=1_000_000, description="number of clients, unless a key decides it"
     )
     shards_per_client: int = Field(
-        2, ge=1, le=1000, description="label-sorted shards each client holds"
+        default=2, ge=1, le=1000, description="label-sorted shards each client holds"
     )
     min_examples: int = Field(
-        1, ge=1, le=1_000_000, description="fewest rows of a client; by key, smaller are left out"
+        default=1,
+        ge=1,
+        le=1_000_000,
+        description="fewest rows of a client; by key, smaller are left out",
     )
     max_clients: int | None = Field(
-        None, ge=1, description="by key: keep only this many clients, those with the most rows"
+        default=None,
+        ge=1,
+        description="by key: keep only this many clients, those with the most rows",
     )
     test_key: str | None = Field(
-        None, description="by key: the value whose rows are the global test set, not a client"
+        default=None,
+        description="by key: the value whose rows are the global test set, not a client",
     )
     unseen: float = Field(
-        0.0, ge=0, description="clients held out whole: a fraction below 1, or a number of clients"
+        default=0.0,
+        ge=0,
+        description="clients held out whole: a fraction below 1, or a number of clients",
     )
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Who trains next, and with how much work: the decisions of a run, taken by the configured rules.
 
-A planner turns what is known before a round into a decision record, and a decision into a plan.  Taking them
-apart makes a round replayable: the decision is in the journal, the plan follows from it by address.
+A planner turns what is known before a round into a decision record, and a decision into a plan.
+Taking them apart makes a round replayable: the decision is in the journal, the plan follows from
+it by address.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Federated pre-training of a small base model: full parameters, local AdamW, outer Nesterov.
 
-DiLoCo, Douillard et al. 2023, arXiv:2311.08105: every worker holds a shard of the texts, takes many AdamW steps
-of its own whose moments stay with it, and only the change of the parameters travels.  The loop is the one
-that fine-tunes adapters; only what is trained and the data differ.
+DiLoCo, Douillard et al. 2023, arXiv:2311.08105: every worker holds a shard of the texts, takes
+many AdamW steps of its own whose moments stay with it, and only the change of the parameters
+travels.  The loop is the one that fine-tunes adapters; only what is trained and the data differ.
 
 A recipe is a TOML file; its result is a folder that ``transformers`` loads.
 """
@@ -35,35 +35,39 @@ from federation.tree import Layout, nbytes
 from federation.vocabulary import train_tokenizer
 
 if TYPE_CHECKING:
-    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
 class Architecture(Spec):
     """Shape of a Llama."""
 
-    vocabulary: int = Field(4096, ge=300, le=200_000, description="tokens")
-    hidden: int = Field(256, ge=16, le=8192, description="width of the residual stream")
-    layers: int = Field(6, ge=1, le=200, description="decoder layers")
-    heads: int = Field(4, ge=1, le=256, description="attention heads")
-    intermediate: int = Field(688, ge=16, le=65_536, description="width of the MLP")
-    context: int = Field(1024, ge=64, le=1_000_000, description="longest sequence in tokens")
-    init: str | None = Field(None, description="folder of a model to go on from, with its tokenizer")
+    vocabulary: int = Field(default=4096, ge=300, le=200_000, description="tokens")
+    hidden: int = Field(default=256, ge=16, le=8192, description="width of the residual stream")
+    layers: int = Field(default=6, ge=1, le=200, description="decoder layers")
+    heads: int = Field(default=4, ge=1, le=256, description="attention heads")
+    intermediate: int = Field(default=688, ge=16, le=65_536, description="width of the MLP")
+    context: int = Field(
+        default=1024, ge=64, le=1_000_000, description="longest sequence in tokens"
+    )
+    init: str | None = Field(default=None, description="folder of a model to go on from")
 
 
 class OuterSpec(Spec):
     """The server's optimizer."""
 
-    lr: float = Field(0.7, gt=0, le=10, description="outer learning rate")
-    momentum: float = Field(0.9, ge=0, lt=1, description="outer Nesterov momentum")
+    lr: float = Field(default=0.7, gt=0, le=10, description="outer learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="outer Nesterov momentum")
 
 
 class Recipe(Spec):
     """Everything that decides a pre-training run."""
 
-    seed: int = Field(0, ge=0, description="first part of every random address")
-    rounds: int = Field(50, ge=1, description="outer steps")
-    workers: int = Field(2, ge=1, le=1024, description="shards of the texts, one worker each")
-    block: int = Field(256, ge=16, description="tokens of a training sequence")
+    seed: int = Field(default=0, ge=0, description="first part of every random address")
+    rounds: int = Field(default=50, ge=1, description="outer steps")
+    workers: int = Field(
+        default=2, ge=1, le=1024, description="shards of the texts, one worker each"
+    )
+    block: int = Field(default=256, ge=16, description="tokens of a training sequence")
     epochs: dict[str, float] = Field(description="source -> how often it is read (0.5: half of it)")
     model: Architecture = Field(default_factory=lambda: Architecture.model_validate({}))
     work: LocalWork = Field(default_factory=lambda: LocalWork.model_validate({}))
@@ -102,7 +106,7 @@ def llama_config(spec: Architecture) -> "LlamaConfig":
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=0,
-        pad_token_id=0,
+        pad_token_id=1,
     )
 
 
@@ -114,8 +118,9 @@ def initial_weights(layout: Layout, layers: int, seed: int) -> Tensor:
     flat = torch.ones(layout.size)
     for name, view in layout.views(flat).items():
         if view.dim() > 1:
-            narrow = (2 * layers) ** -0.5 if name.endswith(("o_proj.weight", "down_proj.weight")) else 1
-            view.normal_(0, 0.02 * narrow, generator=torch_generator(seed, "init", name))
+            writes = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = 0.02 * ((2 * layers) ** -0.5 if writes else 1)
+            view.normal_(0, std, generator=torch_generator(seed, "init", name))
     return flat
 
 
@@ -149,7 +154,7 @@ def as_tokens(blocks: np.ndarray) -> Tokens:
 class Materials:
     """What a recipe is made of: a tokenizer, a model to start from, and blocks of tokens."""
 
-    tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: "PreTrainedTokenizerFast"
     model: "PreTrainedModel"
     tokens: Tokens
 
@@ -167,11 +172,22 @@ def gather(recipe: Recipe, folder: Path) -> Materials:
         tokenizer = train_tokenizer(everything, recipe.model.vocabulary, recipe.model.context)
         model = LlamaForCausalLM(llama_config(recipe.model))
     end = [tokenizer.eos_token_id]
-    encoded = {
-        name: [e.ids + end for e in tokenizer.backend_tokenizer.encode_batch(documents)]
-        for name, documents in texts.items()
-    }
+    encoded = {name: encode(tokenizer, documents, end) for name, documents in texts.items()}
     return Materials(tokenizer, model, as_tokens(pack(encoded, recipe)))
+
+
+def encode(
+    tokenizer: "PreTrainedTokenizerFast", documents: list[str], end: list[int]
+) -> list[list[int]]:
+    """Turn documents into token ids, each with its end."""
+    encoded = tokenizer(documents, add_special_tokens=False, verbose=False)
+    return [list(ids) + end for ids in encoded["input_ids"]]
+
+
+def in_dtype(model: "PreTrainedModel", dtype: torch.dtype) -> "PreTrainedModel":
+    """Convert a model in place."""
+    torch.nn.Module.to(model, dtype)
+    return model
 
 
 def shards(count: int, recipe: Recipe) -> dict[str, np.ndarray]:
@@ -185,7 +201,7 @@ def save(layout: Layout, params: Tensor, materials: Materials, out: Path) -> Non
     """Write a folder that transformers loads: bfloat16 weights and the tokenizer."""
     model = materials.model
     model.load_state_dict(layout.views(params), strict=False)
-    model.to(torch.bfloat16).save_pretrained(out)
+    in_dtype(model, torch.bfloat16).save_pretrained(out)
     materials.tokenizer.save_pretrained(out)
 
 
@@ -200,7 +216,9 @@ def pretrain(recipe: Recipe, folder: Path, out: Path, algorithm: Algorithm, say:
         say: called with a line after every round.
     """
     materials = gather(recipe, folder)
-    base: Base = prepare("pretrain", materials.model.to(resolve_dtype("auto")), materials.tokenizer)
+    base: Base = prepare(
+        "pretrain", materials.model.to(dtype=resolve_dtype("auto")), materials.tokenizer
+    )
     full = FullParameters(base)
     task = Task(base, full, algorithm, materials.tokens)
     rows_of = shards(len(materials.tokens), recipe)
@@ -210,7 +228,8 @@ def pretrain(recipe: Recipe, folder: Path, out: Path, algorithm: Algorithm, say:
         else initial_weights(full.layout, recipe.model.layers, recipe.seed)
     )
     new = not (out / "config.json").exists()
-    with RunWriter.create(out, recipe.model_dump_json()) if new else RunWriter.reopen(out) as writer:
+    opened = RunWriter.create(out, recipe.model_dump_json()) if new else RunWriter.reopen(out)
+    with opened as writer:
         engine = LocalEngine(task, rows_of.__getitem__, writer.memory, chunk=1)
         state = writer.load() or algorithm.init(first)
         if new:

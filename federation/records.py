@@ -94,7 +94,7 @@ class EvaluationRecord(BaseModel):
         default=None, ge=0, description="after which round; none: of no round"
     )
     subject: str = Field(description="whose model: federated, base, local, centralised, ...")
-    split: str = Field("test", description="test, validation, clients, unseen, ...")
+    split: str = Field(default="test", description="test, validation, clients, unseen, ...")
     metrics: dict[str, float]
     per_client: dict[str, dict[str, float]] = Field(
         default={}, description="metric -> client -> value"

@@ -18,6 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import JsonValue
@@ -47,6 +49,8 @@ Figures = dict[str, dict[str, float]]
 """Subject (federated, base, local, ...) -> metric -> value."""
 
 CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
+ADAPTER = "adapter"
+"""Folder of the final global adapter, in PEFT's format."""
 RETAINED = 3
 """How many of the newest checkpoints are kept for going back."""
 
@@ -246,6 +250,37 @@ class Run:
             which = "any round" if round is None else f"round {round}"
             raise ConfigError(f"{self.path} has no checkpoint of {which}; it has {there}")
         return tree_files.load_tree(files[round], self.history.rounds[round].checkpoint_sha256)
+
+    def export(self, path: str | Path) -> Path:
+        """Copy the final global adapter to a new folder, as PEFT loads it.
+
+        Args:
+            path: a folder that does not exist; its parents are made.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: if ``path`` exists, or the run has no adapter.
+            StorageError: if it cannot be written; no half of an adapter is left behind.
+        """
+        path, adapter = Path(path), self.path / ADAPTER
+        if path.exists():
+            raise ConfigError(f"{path} exists; name a folder that does not")
+        if not adapter.is_dir():
+            raise ConfigError(f"{self.path} has no adapter: {self._why_no_adapter}")
+        with storage.explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+                copytree(adapter, Path(folder) / path.name).rename(path)
+        storage.sync_directory(path.parent)
+        return path
+
+    @property
+    def _why_no_adapter(self) -> str:
+        if self.history.ended is None or self.history.ended.status != "finished":
+            return f"it is not finished; go on with: fedpilot resume {self.path}"
+        return "what it trained is no global LoRA adapter"
 
 
 def problems(path: str | Path) -> list[str]:

@@ -33,31 +33,41 @@ class CohortSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    size: int = Field(5, ge=1, le=1_000_000, description="clients whose reports make a round")
+    size: int = Field(
+        default=5, ge=1, le=1_000_000, description="clients whose reports make a round"
+    )
     rule: Literal["uniform", "round_robin", "power_of_choice", "oort", "deadline"] = Field(
-        "uniform", description="how the clients of a round are chosen"
+        default="uniform", description="how the clients of a round are chosen"
     )
     over_select: float = Field(
-        1.0, ge=1, le=10, description="ask this many times `size`, against drop-outs"
+        default=1.0, ge=1, le=10, description="ask this many times `size`, against drop-outs"
     )
     candidates: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="power_of_choice: clients drawn, of which those with the largest loss are kept;"
         " omitted: twice as many as are asked",
     )
     exploration: float = Field(
-        0.9, ge=0, le=1, description="oort: first share of a cohort kept for clients never trained"
+        default=0.9,
+        ge=0,
+        le=1,
+        description="oort: first share of a cohort kept for clients never trained",
     )
     exploration_decay: float = Field(
-        0.98, gt=0, le=1, description="oort: factor on that share, every round"
+        default=0.98, gt=0, le=1, description="oort: factor on that share, every round"
     )
-    exploration_floor: float = Field(0.2, ge=0, le=1, description="oort: that share at the least")
+    exploration_floor: float = Field(
+        default=0.2, ge=0, le=1, description="oort: that share at the least"
+    )
     alpha: float = Field(
-        2.0, ge=0, le=10, description="oort: exponent of the penalty on clients over the deadline"
+        default=2.0,
+        ge=0,
+        le=10,
+        description="oort: exponent of the penalty on clients over the deadline",
     )
     deadline: float | None = Field(
-        None,
+        default=None,
         gt=0,
         description="seconds a round may take; deadline: slower clients are not asked;"
         " oort: slower clients are penalised (omitted: none is)",
@@ -261,7 +271,7 @@ def select(
     Raises:
         ConfigError: if the cohort or its candidates outnumber the registered clients.
     """
-    _check_population(spec, len(standing))
+    check_population(spec, len(standing))
     eligible = standing.available_N.copy()
     eligible[client_indices(exclude, len(standing))] = False
     request = Request(
@@ -275,7 +285,12 @@ def select(
     return np.sort(RULES[spec.rule](request))
 
 
-def _check_population(spec: CohortSpec, population: int) -> None:
+def check_population(spec: CohortSpec, population: int) -> None:
+    """Refuse a cohort that can never come together.
+
+    Raises:
+        ConfigError: if the cohort or its candidates outnumber the registered clients.
+    """
     wanted = {"size": spec.size, "candidates": spec.candidates or 0}
     for key, value in wanted.items():
         if value > population:

@@ -1,6 +1,7 @@
 """Quantities that are declared once: type, bound, unit and meaning.
 
-Validation, ``--help``, the configuration file's comments and forms are all derived from these fields.
+Validation, ``--help``, the configuration file's comments and forms are all derived from these
+fields.
 Light: nothing here imports torch.
 """
 
@@ -28,25 +29,29 @@ class ModelSpec(Spec):
     """The frozen base model."""
 
     base: str = Field(
-        "nano",
+        default="nano",
         min_length=1,
         description="'nano' (built in), a folder in Hugging Face format, or a hub id",
     )
     dtype: Literal["auto", "bfloat16", "float32", "float64"] = Field(
-        "auto",
-        description="of weights and activations; auto: bfloat16 where the machine multiplies it natively",
+        default="auto",
+        description="of weights and activations; auto: bfloat16 where it is native",
     )
 
 
 class LoRASpec(Spec):
     """A LoRA adapter: where it sits and how large it is."""
 
-    kind: Literal["lora"] = Field("lora", description="what is trained")
-    rank: int = Field(8, ge=1, le=512, description="rank r of every adapted module")
-    alpha: float = Field(16.0, gt=0, le=4096, description="numerator of the scale alpha / rank")
-    rslora: bool = Field(False, description="scale by alpha / sqrt(rank) instead of alpha / rank")
+    kind: Literal["lora"] = Field(default="lora", description="what is trained")
+    rank: int = Field(default=8, ge=1, le=512, description="rank r of every adapted module")
+    alpha: float = Field(
+        default=16.0, gt=0, le=4096, description="numerator of the scale alpha / rank"
+    )
+    rslora: bool = Field(
+        default=False, description="scale by alpha / sqrt(rank) instead of alpha / rank"
+    )
     targets: Literal["all-linear"] | Names = Field(
-        ("q_proj", "v_proj"), description="names of the modules to adapt, or 'all-linear'"
+        default=("q_proj", "v_proj"), description="names of the modules to adapt, or 'all-linear'"
     )
 
     @property
@@ -58,28 +63,32 @@ class LoRASpec(Spec):
 class FullSpec(Spec):
     """Training of all parameters of the model."""
 
-    kind: Literal["full"] = Field("full", description="what is trained")
+    kind: Literal["full"] = Field(default="full", description="what is trained")
 
 
 class LocalWork(Spec):
     """What one client does in one round."""
 
-    lr: float = Field(1e-3, gt=0, le=10, description="client learning rate, per optimizer step")
-    steps: int = Field(10, ge=0, le=100_000, description="optimizer steps per client and round")
-    batch_size: int = Field(8, ge=1, le=4096, description="examples per optimizer step")
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="local optimizer")
-    momentum: float = Field(0.0, ge=0, lt=1, description="SGD momentum (AdamW ignores it)")
-    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW decay of the first moment")
-    beta2: float = Field(0.999, ge=0, lt=1, description="AdamW decay of the second moment")
-    eps: float = Field(1e-8, gt=0, le=1, description="AdamW denominator offset")
+    lr: float = Field(
+        default=1e-3, gt=0, le=10, description="client learning rate, per optimizer step"
+    )
+    steps: int = Field(
+        default=10, ge=0, le=100_000, description="optimizer steps per client and round"
+    )
+    batch_size: int = Field(default=8, ge=1, le=4096, description="examples per optimizer step")
+    optimizer: Literal["adamw", "sgd"] = Field(default="adamw", description="local optimizer")
+    momentum: float = Field(default=0.0, ge=0, lt=1, description="SGD momentum (AdamW ignores it)")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW decay of the first moment")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW decay of the second moment")
+    eps: float = Field(default=1e-8, gt=0, le=1, description="AdamW denominator offset")
     weight_decay: float = Field(
-        0.0, ge=0, le=1, description="decoupled weight decay, per unit of lr"
+        default=0.0, ge=0, le=1, description="decoupled weight decay, per unit of lr"
     )
     max_grad_norm: float | None = Field(
-        None, gt=0, description="clip each client's gradient to this L2 norm at every step"
+        default=None, gt=0, description="clip each client's gradient to this L2 norm at every step"
     )
     keep_optimizer: bool = Field(
-        False, description="optimizer moments stay with the client between rounds (DiLoCo)"
+        default=False, description="optimizer moments stay with the client between rounds (DiLoCo)"
     )
 
 
@@ -87,14 +96,16 @@ class ScheduleSpec(Spec):
     """The client learning rate over rounds: a factor on ``work.lr``."""
 
     kind: Literal["constant", "cosine", "linear", "wsd"] = Field(
-        "constant",
+        default="constant",
         description="shape after warm-up; wsd: constant, then linear decay in the last part",
     )
     warmup: float = Field(
-        0.0, ge=0, lt=1, description="share of the rounds spent warming up linearly"
+        default=0.0, ge=0, lt=1, description="share of the rounds spent warming up linearly"
     )
-    decay: float = Field(0.2, gt=0, le=1, description="wsd: share of the rounds spent decaying")
-    floor: float = Field(0.0, ge=0, le=1, description="factor at the end of the decay")
+    decay: float = Field(
+        default=0.2, gt=0, le=1, description="wsd: share of the rounds spent decaying"
+    )
+    floor: float = Field(default=0.0, ge=0, le=1, description="factor at the end of the decay")
 
     def factor(self, round: int, rounds: int) -> float:
         """Return the factor on the learning rate in round ``round`` of ``rounds``."""
@@ -115,9 +126,14 @@ class EngineSpec(Spec):
     """How the local engine uses this machine; never changes what is computed."""
 
     chunk: int | Literal["auto"] = Field(
-        "auto", description="clients trained in one pass; auto: measured once at the start of a run"
+        default="auto",
+        description="clients trained in one pass; auto: measured once at the start of a run",
     )
     token_budget: int = Field(
-        65_536, ge=128, description="most tokens, padding included, in one pass when chunk is auto"
+        default=65_536,
+        ge=128,
+        description="most tokens, padding included, in one pass when chunk is auto",
     )
-    threads: int = Field(0, ge=0, le=1024, description="CPU threads; 0: as many as torch finds")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads; 0: as many as torch finds"
+    )

@@ -22,10 +22,10 @@ class SplitSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    validation: float = Field(0.1, ge=0, lt=1, description="share of each client's rows")
-    test: float = Field(0.1, ge=0, lt=1, description="share of each client's rows")
+    validation: float = Field(default=0.1, ge=0, lt=1, description="share of each client's rows")
+    test: float = Field(default=0.1, ge=0, lt=1, description="share of each client's rows")
     global_test: float = Field(
-        0.0,
+        default=0.0,
         ge=0,
         lt=1,
         description="share of each client's rows pooled into a global test set of its own;"

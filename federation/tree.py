@@ -2,9 +2,9 @@
 
 A Tree is ``{group: tensor}``.  A group is *flat*: all its numbers lie in one row of P, and a
 :class:`Layout` says which slice of the row is which named tensor.  On the server a group is
-``(P,)``; for clients it has a leading clients axis C, one contiguous ``(C, P)`` matrix.  So FedAvg is
-one matrix-vector product, an optimizer step one fused update, a clip one row norm, an upload one
-slice; and the mathematics of an algorithm reads as it does in its paper.
+``(P,)``; for clients it has a leading clients axis C, one contiguous ``(C, P)`` matrix.  So
+FedAvg is one matrix-vector product, an optimizer step one fused update, a clip one row norm, an
+upload one slice; and the mathematics of an algorithm reads as it does in its paper.
 
 Shape suffixes: C clients, P flat parameters.
 """
@@ -74,7 +74,7 @@ class Layout:
         return flat
 
     def mask(self, belongs: Callable[[str], bool]) -> Tensor:
-        """Return a boolean row ``(P,)``, true where the name of the tensor satisfies ``belongs``."""
+        """Return a boolean row ``(P,)``, true where a tensor's name satisfies ``belongs``."""
         row = torch.zeros(self.size, dtype=torch.bool)
         for name, where, _ in self.slices():
             row[where] = belongs(name)

@@ -1,7 +1,7 @@
 """A byte-level BPE vocabulary of our own.
 
-Sennrich et al. 2016, arXiv:1508.07909, over bytes (Radford et al. 2019), so every text can be written and read
-back.  Digits stand alone, which lets a small model learn arithmetic.
+Sennrich et al. 2016, arXiv:1508.07909, over bytes (Radford et al. 2019), so every text can be
+written and read back.  Digits stand alone, which lets a small model learn arithmetic.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-END = "<|end|>"  # ends a sequence; serves as padding, too, where padding is never read
+END = "<|end|>"  # ends a sequence
+PAD = "<|pad|>"  # a token of its own, so that who masks padding does not mask ends
 # Letters with the space before them, single digits, runs of other signs, runs of white space.
 PIECES = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
@@ -40,7 +41,7 @@ def train_tokenizer(
         texts,
         trainers.BpeTrainer(
             vocab_size=size,
-            special_tokens=[END],
+            special_tokens=[END, PAD],
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         ),
@@ -48,7 +49,7 @@ def train_tokenizer(
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         eos_token=END,
-        pad_token=END,
+        pad_token=PAD,
         model_max_length=context,
         clean_up_tokenization_spaces=False,
     )

@@ -1,6 +1,5 @@
 """Tiny random causal language models of many architectures, the same at every call."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,6 +60,3 @@ def tiny(kind: str, dtype: torch.dtype = torch.float64, **settings: object) -> "
             noise = torch.randn(parameter.shape, generator=torch_generator("tiny", name))
             parameter.copy_(centre + 0.2 * noise)
     return model
-
-
-TinyModel = Callable[..., "PreTrainedModel"]

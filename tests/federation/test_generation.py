@@ -103,7 +103,9 @@ def test_what_closes_an_answer_is_taken_off():
     assert without_end([8], [7, 8]) == []
 
 
-def test_white_space_survives(base):
+def test_white_space_survives_a_tokenizer_that_cleans_up(base):
+    base.tokenizer.clean_up_tokenization_spaces = True
+    base.tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
     ids = byte_tokenizer()("a , b  .")["input_ids"]
     assert text(ids) == "a , b  ."
     base.model.generate = lambda input_ids, **_: torch.tensor([[*input_ids[0].tolist(), *ids]])

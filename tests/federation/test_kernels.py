@@ -1,4 +1,4 @@
-"""Every fast operation computes what the plain expression beside it computes, gradients included."""
+"""Every fast operation computes what the plain expression does, gradients included."""
 
 import math
 
@@ -132,7 +132,7 @@ def test_linear_nll_refuses_to_share_a_trained_output_embedding() -> None:
         linear_nll(hidden, weight, None, CLIENT, 3).sum().backward()
 
 
-def test_linear_nll_refuses_or_trains_a_bias() -> None:
+def test_linear_nll_trains_its_bias() -> None:
     hidden, weight, bias = draw(5, 4), draw(7, 4, grad=False), draw(7)
     one = torch.zeros(5, dtype=torch.int64)
     assert gradcheck(lambda b: linear_nll(hidden.detach(), weight, b, one, 1), (bias,))

@@ -87,7 +87,9 @@ def test_books_are_prose_without_the_words_of_their_distributor(documents):
 @needs_data
 def test_a_story_is_a_document(documents):
     assert len(documents["tinystories"]) > 1_000
-    assert documents["tinystories"][1].startswith("Once upon a time, there was a little car named Beep")
+    assert documents["tinystories"][1].startswith(
+        "Once upon a time, there was a little car named Beep"
+    )
 
 
 @pytest.mark.parametrize(

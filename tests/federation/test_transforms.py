@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation import algorithms, packing, transforms
@@ -54,7 +54,8 @@ def combined(algorithm: Algorithm, delta_C: torch.Tensor, round: int = 0) -> tor
 # ---------------------------------------------------------------- clip
 
 
-@given(st.floats(-300, 30), st.floats(1e-3, 1e3))
+@settings(deadline=None)
+@given(st.floats(-100, 100), st.floats(1e-3, 1e3))
 def test_clip_bounds_the_norm_and_keeps_the_direction(exponent, max_norm):
     delta_C = deltas(3, 11).double() * 10.0**exponent
     clipped_C = report(transforms.clip_updates(fedavg(), max_norm), delta_C)[0]["delta"]
@@ -218,7 +219,7 @@ def test_an_algorithm_that_reports_nothing_sends_nothing():
 
 def rounding_is_unbiased(bits: int) -> None:
     """The mean over many rounds is the value itself, within five standard errors."""
-    trials, delta_C = 2000, deltas(1, 300) * torch.logspace(-3, 2, 300)
+    trials, delta_C = 1000, deltas(1, 300) * torch.logspace(-3, 2, 300)
     algorithm = transforms.quantize(fedavg(), bits)
     mean = sum(combined(algorithm, delta_C, round).double() for round in range(trials)) / trials
     levels = packing.LEVELS[bits]
@@ -266,10 +267,13 @@ def test_only_the_row_that_is_not_finite_is_not_finite(bits):
 @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2**-24])
 @pytest.mark.parametrize("bits", [8, 4])
 def test_codes_keep_their_range_at_the_ends_of_the_random_numbers(bits, uniform):
-    x_C = torch.tensor([[1.0 + 2**-30, -1.0 - 2**-30, 0.0]], dtype=torch.float64)
-    codes_C, scale_C = packing.pack_blocks(x_C, torch.full((1, 3), uniform), bits)
-    got_C = packing.unpack_blocks(codes_C, scale_C, bits)
-    torch.testing.assert_close(got_C.double(), x_C, rtol=1e-6, atol=0)
+    for beyond, step in ((0.0, 0.0), (2**-30, 1.001 / packing.LEVELS[bits])):
+        # Beyond one by less than float32 can tell: the scale has to be rounded upwards.
+        x_C = torch.tensor([[1 + beyond, -1 - beyond, 0.0]], dtype=torch.float64)
+        codes_C, scale_C = packing.pack_blocks(x_C, torch.full((1, 3), uniform), bits)
+        got_C = packing.unpack_blocks(codes_C, scale_C, bits).double()
+        torch.testing.assert_close(got_C, x_C, rtol=0, atol=step)
+        assert got_C.abs().max() <= scale_C
 
 
 def test_other_clients_rounds_and_seeds_round_otherwise():

@@ -1,10 +1,10 @@
-"""The vocabulary: every text can be written and read back, and boundaries fall where they should."""
+"""The vocabulary: every text is read back, and boundaries fall where they should."""
 
 import warnings
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
@@ -14,6 +14,7 @@ TEXTS = [
     "The quick brown fox jumps over the lazy dog, and the dog doesn't mind.",
     "What is 12 + 345? It is 357.\n\nWhy?\nBecause 345 + 12 = 357.",
     "Naïve café owners said: “We're open!”",
+    "Why?\nWho?\nWhere?\nWhen?\n",
 ] * 20
 SIZE = 320
 
@@ -38,6 +39,7 @@ def test_every_text_is_read_back_byte_for_byte(tokenizer, text):
 
 @settings(max_examples=150, deadline=None)
 @given(prompt=TEXT, response=TEXT)
+@example(prompt="Why?", response="Because")
 def test_prompt_newline_response_tokenise_alike_together_and_apart(tokenizer, prompt, response):
     """So documents of pre-training and sequences of fine-tuning are the same tokens."""
     prompt, response = prompt.strip(), response.strip()
@@ -46,7 +48,7 @@ def test_prompt_newline_response_tokenise_alike_together_and_apart(tokenizer, pr
 
 
 def test_digits_stand_alone(tokenizer):
-    assert [tokenizer.decode([i]) for i in ids(tokenizer, "12 345")] == ["1", "2", " ", "3", "4", "5"]
+    assert "|".join(tokenizer.decode([i]) for i in ids(tokenizer, "12 345")) == "1|2| |3|4|5"
 
 
 def test_ids_run_from_nought_to_the_size_asked_for(tokenizer):

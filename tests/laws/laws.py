@@ -35,7 +35,8 @@ class World:
         recall: ``(engine, client) -> kept`` of that client, the very tensors or None if unknown.
         remember: ``(engine, client, kept)``; overwrites what a client keeps.
         plain: ``(client, params, plan) -> params`` after ordinary training on that client's data.
-        split: the same world with its first client replaced by two clones of half its examples each.
+        split: the same world with its first client replaced by two clones of half its examples
+            each.
         atol: tolerance on parameters; 0 asks for equal bits.
     """
 
@@ -76,7 +77,7 @@ def play(
     cohorts: Sequence[Sequence[str]],
     engine: Engine | None = None,
 ) -> tuple[Tree, list[Reports]]:
-    """Play a round per cohort from the initial parameters; return the last state and all reports."""
+    """Play a round per cohort from the initial parameters; return last state and all reports."""
     engine = engine or world.build(algorithm, chunk)
     state, reports = algorithm.init(world.params), []
     for round, clients in enumerate(cohorts):

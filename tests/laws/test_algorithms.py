@@ -1,4 +1,4 @@
-"""Every algorithm and wrapper under every law, on the toy engine, at every grouping of the clients."""
+"""Every algorithm and wrapper under every law, on the toy engine, however clients are grouped."""
 
 import pytest
 

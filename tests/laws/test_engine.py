@@ -49,7 +49,7 @@ def test_rounds_of_one_client_are_plain_training(mu: float, work: LocalWork, chu
     engine_laws.rounds_of_one_client_are_plain_training(mu, work, chunk)
 
 
-@every_work
+@pytest.mark.parametrize("work", [*WORKS.values(), PLAIN_SGD], ids=[*WORKS, "unclipped sgd"])
 @every_chunk
 def test_every_client_of_a_cohort_is_plain_training(work: LocalWork, chunk: int) -> None:
     engine_laws.cohort_is_plain_training(work, chunk)

@@ -1,7 +1,8 @@
 """A tiny engine: clients with quadratic losses and plain SGD.
 
-Client k minimises ``1/2 (w - b)^T H (w - b)``; every gradient carries noise drawn at the client's own
-address, as a batch of real data would.  It exists to test algorithms and laws, and to be broken by
+Client k minimises ``1/2 (w - b)^T H (w - b)``; every gradient carries noise drawn at the client's
+own address, as a batch of real data would.  It exists to test algorithms and laws, and to be
+broken by
 mutants: each thing that an engine can do wrong is a small function of this module.
 
 Shape suffixes: C clients, P parameters.
@@ -22,7 +23,7 @@ P = 6
 
 @dataclass(frozen=True)
 class Quadratic:
-    """One client: its curvature ``(P, P)``, its optimum ``(P,)``, and how many examples it holds."""
+    """One client: its curvature ``(P, P)``, its optimum ``(P,)``, its number of examples."""
 
     curvature: Tensor
     optimum: Tensor

@@ -25,7 +25,7 @@ class Client:
 
 @dataclass(frozen=True)
 class Story:
-    """A federation over some rounds: who takes part with how many local steps, and how they train."""
+    """A federation over some rounds: who takes part with how many local steps, and how."""
 
     clients: dict[str, Client]
     rounds: list[dict[str, int]]

@@ -55,7 +55,7 @@ def distance(algorithm: Algorithm, told: loops.Story, optimum: np.ndarray) -> fl
 def test_scaffold_reaches_the_optimum_where_fedavg_stalls():
     everyone = {f"client-{i}": 10 for i in range(5)}
     told = story([everyone] * 50, lr=0.1)
-    optimum = pooled_optimum(told, {name: 1 / 5 for name in everyone})
+    optimum = pooled_optimum(told, dict.fromkeys(everyone, 1 / 5))
     uniform = replace(algorithms.fedavg(), combine=uniform_mean)
     stalled = distance(uniform, told, optimum)
     assert distance(algorithms.scaffold(), told, optimum) < 1e-3 * stalled
@@ -134,7 +134,7 @@ def test_adamw_is_refused_before_anything_is_sent(name):
     plan = replace(world.plan(0, world.clients), work=LocalWork())
     algorithm = algorithms.build(name, {})
     engine = world.build(algorithm, 0)
-    with pytest.raises(ConfigError, match='set work.optimizer = "sgd"'):
+    with pytest.raises(ConfigError, match=r'set work\.optimizer = "sgd"'):
         run_round(algorithm, engine, algorithm.init(world.params), plan)
     assert isinstance(engine, toy.ToyEngine)
     assert not engine.memory

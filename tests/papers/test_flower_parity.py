@@ -1,7 +1,8 @@
 """The same replies through Flower's strategies and through ours end in the same parameters.
 
 Flower averages models, we average deltas.  Flower starts v at 0 where the paper starts it at tau
-squared, and its FedAdam corrects the bias with exponent ``server_round + 1``: both are named settings.
+squared, and its FedAdam corrects the bias with exponent ``server_round + 1``: both are named
+settings.
 """
 
 import os
@@ -55,25 +56,26 @@ PAIRS = {
 }
 
 
-class NoNodes:
-    """A grid that nobody is connected to: replies are handed to the strategy by hand."""
+@dataclass(frozen=True)
+class Reply:
+    """As much of a Flower message as a strategy reads; a real one needs a running server."""
 
-    def get_node_ids(self) -> list[int]:
-        return [1, 2]
+    content: object
+
+    def has_error(self) -> bool:
+        return False
 
 
-def reply(params: np.ndarray, examples: int) -> object:
-    """Wrap one client's model as the message that Flower's server would have received."""
-    record = flwr_app.RecordDict(
-        {
-            "arrays": flwr_app.ArrayRecord({"w": flwr_app.Array(params)}),
-            "metrics": flwr_app.MetricRecord({"num-examples": examples}),
-        }
+def reply(params: np.ndarray, examples: int) -> Reply:
+    """Wrap one client's model as Flower's clients do."""
+    return Reply(
+        flwr_app.RecordDict(
+            {
+                "arrays": flwr_app.ArrayRecord({"w": flwr_app.Array(params)}),
+                "metrics": flwr_app.MetricRecord({"num-examples": examples}),
+            }
+        )
     )
-    query = flwr_app.Message(
-        content=flwr_app.RecordDict(), dst_node_id=1, message_type=flwr_app.MessageType.TRAIN
-    )
-    return flwr_app.Message(content=record, reply_to=query)
 
 
 def replies_of(round: int) -> tuple[np.ndarray, list[int]]:
@@ -99,7 +101,7 @@ def flower_after(strategy: object, start: np.ndarray) -> np.ndarray:
     for round in range(ROUNDS):
         delta_C, examples = replies_of(round)
         arrays = flwr_app.ArrayRecord({"w": flwr_app.Array(params)})
-        strategy.configure_train(round + 1, arrays, flwr_app.ConfigRecord(), NoNodes())
+        strategy.configure_train(round + 1, arrays, flwr_app.ConfigRecord(), grid=None)
         replies = [reply(params + d, n) for d, n in zip(delta_C, examples, strict=True)]
         averaged, _ = strategy.aggregate_train(round + 1, replies)
         params = averaged["w"].numpy()
@@ -109,6 +111,7 @@ def flower_after(strategy: object, start: np.ndarray) -> np.ndarray:
 def difference(pair: Pair) -> float:
     start = generator("flower parity", "start").standard_normal(P)
     strategy = pair.flower()
+    strategy.fraction_train = 0.0  # it shall note the parameters and send nothing
     if isinstance(strategy, strategies.FedAdagrad):
         strategy.beta_1 = 0.3  # its constructor does not offer it
     apart = ours_after(pair.ours(), start) - flower_after(strategy, start)

@@ -197,6 +197,7 @@ def adamw(update: Callable[..., None], law: Callable[[], None]) -> Mutant:
 
 cohort = partial(laws.cohort_is_plain_training, chunk=CHUNK)
 cohort_adamw, cohort_sgd = partial(cohort, laws.ADAMW), partial(cohort, laws.SGD)
+unclipped = partial(cohort, laws.SGD_WITHOUT_MOMENTUM)
 rounds = partial(laws.rounds_of_one_client_are_plain_training, 0.0, chunk=CHUNK)
 batched_adamw = partial(laws.batched_is_sequential, fedavg(), KEPT_ADAMW, CHUNK)
 batched_sgd = partial(laws.batched_is_sequential, fedavg(), KEPT_SGD, CHUNK)
@@ -210,10 +211,8 @@ BY_POSITION = (
 )
 
 MUTANTS: dict[str, Mutant] = {
-    "loss averaged over clients": one(local, "client_loss", loss_is_mean_over_clients, batched_sgd),
-    "loss averaged over examples": one(
-        local, "client_loss", loss_is_mean_over_examples, cohort_sgd
-    ),
+    "loss averaged over clients": one(local, "client_loss", loss_is_mean_over_clients, unclipped),
+    "loss per example": one(local, "client_loss", loss_is_mean_over_examples, unclipped),
     "padding supervised": one(local, "collate", padding_is_supervised, batched_sgd),
     "prompt supervised": one(local, "collate", prompt_is_supervised, cohort_sgd),
     "finished client moves": one(local, "batch_at", finished_client_keeps_moving, batched_adamw),

@@ -1,0 +1,212 @@
+"""Every command on a real, tiny run."""
+
+import json
+import math
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from federation.config import Config
+from federation.run import Run
+from tests.tiny_worlds import World, rows, write_rows
+from tests.ui.conftest import Call
+from ui.arguments import COMMANDS
+from ui.results import compared
+from ui.template import template
+
+RUN_KEYS = {"status", "rounds", "bytes_up", "bytes_down", "seconds", "evaluation"}
+
+
+def python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["runs"], ["init", "x.toml"], ["no-such-command"]])
+def test_light_commands_import_nothing_heavy(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    root = str(Path(__file__).parents[2])
+    heavy = python(
+        f"import sys; sys.path.insert(0, {root!r})\n"
+        "from ui.main import main\n"
+        f"try: main({argv!r})\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'sklearn', 'matplotlib', 'pandas'}\n"
+        "print('heavy:', *sorted(heavy & set(sys.modules)))"
+    )
+    assert heavy.splitlines()[-1] == "heavy:"
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "runs"])
+def test_reading_a_run_needs_no_torch(command: str, finished: Path):
+    target = finished.parent if command == "runs" else finished
+    root = str(Path(__file__).parents[2])
+    said = python(
+        f"import sys; sys.path.insert(0, {root!r})\n"
+        "from ui.main import main\n"
+        f"code = main([{command!r}, {str(target)!r}, '--json'])\n"
+        "print('torch:', 'torch' in sys.modules, code)"
+    )
+    assert said.splitlines()[-1] == "torch: False 0"
+
+
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]):
+    from ui.main import main
+
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    help = capsys.readouterr().out
+    assert all(f" {command.name} " in help for command in COMMANDS)
+
+
+def test_a_run_leaves_adapter_plot_and_a_way_to_more(
+    call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    said = call("run", world.config, "--set", "rounds=1")
+    assert said.code == 0
+    out = tmp_path / "runs" / "tiny-1"
+    assert (out / "adapter" / "adapter_model.safetensors").is_file()
+    assert (out / "progress.png").read_bytes().startswith(b"\x89PNG")
+    assert said.out.splitlines()[-1].endswith("fedpilot show runs/tiny-1")
+    rounds = [line for line in said.err.splitlines() if " round " in line]
+    assert len(rounds) == 1 and "round 1 of 1: loss" in rounds[0] and "test set:" in rounds[0]
+    assert call("run", world.config, "--set", "rounds=1").code == 0
+    assert (tmp_path / "runs" / "tiny-2" / "config.json").is_file()
+
+
+def test_the_table_compares_all_four_models(call: Call, finished: Path):
+    table = call("show", finished).out
+    for name in ("base model", "each client alone", "federated", "centralised"):
+        assert name in table
+    assert (
+        "exact match" in table and "worst decile" in table and "clients never trained on" in table
+    )
+    by_subject = {row.subject: row for row in compared(Run.open(finished))}
+    assert list(by_subject) == ["base", "local", "federated", "centralised"]
+    assert by_subject["federated"].bytes_up and by_subject["local"].bytes_up is None
+    assert all(row.seconds for name, row in by_subject.items() if name != "base")
+
+
+def test_show_gives_scripts_the_figures_of_the_journal(call: Call, finished: Path):
+    shown, run = call("show", finished, "--json").json, Run.open(finished)
+    assert shown.keys() >= RUN_KEYS
+    assert shown["status"] == "finished" and shown["rounds"] == 3
+    assert shown["bytes_up"] == run.bytes_up > 0 and shown["bytes_down"] == run.bytes_down > 0
+    assert shown["evaluation"].keys() == {"base", "federated", "local", "centralised"}
+    assert shown["evaluation"] == run.figures("test")
+    assert math.isfinite(shown["unseen"]["federated"]["nll"])
+
+
+def test_json_has_no_number_for_what_diverged():
+    from ui.results import mean, plain
+
+    figures = plain({"federated": {"nll": math.nan, "perplexity": math.inf, "exact_match": 0.5}})
+    assert json.loads(json.dumps(figures, allow_nan=False)) == {
+        "federated": {"nll": None, "perplexity": None, "exact_match": 0.5}
+    }
+    assert mean({"a": 1.0, "b": math.nan}) is None and mean({}) is None
+    assert mean({"a": 1.0, "b": 2.0}) == 1.5
+
+
+def test_runs_lists_whole_and_damaged_runs(call: Call, finished: Path, copied: Path):
+    listed = call("runs", finished.parent, "--json").json
+    assert [(run["path"], run["status"]) for run in listed] == [(str(finished), "finished")]
+    journal = copied / "journal.jsonl"
+    journal.write_text(journal.read_text().replace('"round":1', '"round":9', 1))
+    said = call("runs", copied.parent)
+    assert said.code == 0 and "damaged" in said.out
+
+
+def test_eval_finds_the_figures_of_the_run_again(call: Call, finished: Path):
+    again = call("eval", finished, "--json").json["evaluation"]
+    recorded = Run.open(finished).figures("test")
+    for subject in ("base", "federated"):
+        assert again[subject] == pytest.approx(recorded[subject], rel=1e-5)
+
+
+def test_eval_on_other_data_reads_all_of_it(call: Call, finished: Path, tmp_path: Path):
+    other = [{"question": row["question"], "answer": row["answer"]} for row in rows(2, 8)]
+    path = write_rows(tmp_path / "other.jsonl", other)
+    said = call("eval", finished, "--data", path, "--json").json
+    assert said["examples"] == 16 and said["evaluation"].keys() == {"base", "federated"}
+    assert call("eval", finished, "--data", path).code == 0
+
+
+def test_export_copies_the_adapter_and_overwrites_nothing(
+    call: Call, finished: Path, tmp_path: Path
+):
+    out = tmp_path / "deep" / "adapter"
+    assert call("export", finished, "--to", out).code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["adapter_config.json", "adapter_model.safetensors"]
+    weights = "adapter_model.safetensors"
+    assert (out / weights).read_bytes() == (finished / "adapter" / weights).read_bytes()
+    call("export", finished, "--to", out).refused(2, str(out), "exists")
+
+
+def test_data_reports_and_draws(call: Call, world: World, tmp_path: Path):
+    picture = tmp_path / "clients.png"
+    said = call("data", world.config, "--json", "--plot", picture).json
+    assert {client["client"]: client["examples"] for client in said["clients"]} == {
+        f"client-{c}": 10 for c in range(5)
+    }
+    assert sum(said["rows"][name] for name in ("train", "validation", "test", "unseen")) == 50
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "JSD" in call("data", world.config).out
+
+
+def test_resuming_a_finished_run_changes_nothing(call: Call, copied: Path):
+    journal = (copied / "journal.jsonl").read_bytes()
+    said = call("resume", copied)
+    assert said.code == 0 and "federated" in said.out
+    assert (copied / "journal.jsonl").read_bytes() == journal
+
+
+def test_the_written_configuration_is_the_default(call: Call, tmp_path: Path):
+    path = tmp_path / "new.toml"
+    assert call("init", path).code == 0
+    assert Config.from_toml(path) == Config.from_table({})
+    before = path.read_bytes()
+    call("init", path).refused(2, "exists")
+    assert path.read_bytes() == before
+
+
+def test_every_key_of_the_written_configuration_shows_its_default():
+    lines = template().splitlines()
+    shown = "\n".join(
+        line.removeprefix("#") if line[:1] == "#" and line[1:2].isalpha() else line
+        for line in lines
+        if not line.endswith(" =")
+    )
+    config = Config.from_table(tomllib.loads(shown))
+    assert config == Config.from_table({})
+    written = {line.split(" =")[0].lstrip("#") for line in lines if " =" in line}
+    dumped = config.model_dump()
+    tables = [dumped, *(table for table in dumped.values() if isinstance(table, dict))]
+    keys = {key for table in tables for key, value in table.items() if not isinstance(value, dict)}
+    assert keys <= written
+
+
+def test_the_demo_configuration_is_valid(call: Call, world: World, tmp_path: Path):
+    from ui.commands.demo import SETTINGS, story
+
+    config = Config.from_toml(SETTINGS)
+    assert config.model.base == "nano" and config.data.source == "organisations"
+    assert "never leaves" in story(config)
+    small = ["data.examples=200", "rounds=1", "work.steps=1", "evaluation.baselines=[]"]
+    small += ["evaluation.max_examples=4", "evaluation.max_new_tokens=2", "model.dtype=float32"]
+    small += ["data.max_tokens=64", f"model.base={world.base}"]
+    said = call("demo", "--out", tmp_path / "demo", "--set", *small)
+    assert said.code == 0 and "12 invented organisations" in said.err
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")))
+def test_the_examples_are_valid(path: Path):
+    Config.from_toml(path)

@@ -1,0 +1,209 @@
+"""What a person sees when something is wrong: one line, a code, and nothing lost."""
+
+import fcntl
+from pathlib import Path
+
+import pytest
+
+from federation.run import Run
+from tests.tiny_worlds import World, rows, write_rows
+from tests.ui.conftest import Call
+
+# Overrides of the tiny configuration -> exit code, words of the complaint
+SETTINGS = {
+    "missing file": (["data.source=none.jsonl"], 3, ["none.jsonl", "no such file"]),
+    "cohort too large": (["cohort.size=6"], 2, ["cohort.size", "5 clients"]),
+    "unknown key": (["work.stepz=3"], 2, ["work.stepz", "work.steps"]),
+    "unknown algorithm": (["algorithm.name=fedavgg"], 2, ["fedavgg", "fedavg"]),
+    "unknown setting": (["algorithm.mu=0.1"], 2, ["mu"]),
+    "lr nan": (["work.lr=nan"], 2, ["work.lr"]),
+    "no model": (["model.base=/no/such/model"], 2, ["model.base", "/no/such/model"]),
+    "no target": (['adapter.targets=["q_prj"]'], 2, ["q_prj"]),
+    "unknown field": (["data.prompt={qestion}"], 2, ["qestion", "question"]),
+    "no override": (["work.lr"], 2, ["key=value"]),
+    "no clients": (["data.clients.unseen=5"], 3, ["unseen"]),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_configuration_that_cannot_be_used(name: str, call: Call, world: World, tmp_path: Path):
+    overrides, code, words = SETTINGS[name]
+    out = tmp_path / "run"
+    call("run", world.config, "--out", out, "--set", *overrides).refused(code, *words)
+    assert not (out / "config.json").exists()
+
+
+def bad_rows() -> dict[str, tuple[str, list[str]]]:
+    """Files that cannot be used, and what must be said of them."""
+    lacking = '{"client": "a", "kind": "x", "question": "q", "answer": "1"}\n{"client": "a"}\n'
+    return {
+        "empty file": ("", ["data.jsonl", "empty"]),
+        "row without the field": (lacking, ["row 2"]),
+        "no JSON": ('{"client": "a"\n', ["row 1"]),
+        "empty answers": (
+            '{"client": "a", "kind": "x", "question": "q", "answer": " "}\n',
+            ["no row"],
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", bad_rows())
+def test_data_that_cannot_be_used(name: str, call: Call, world: World, tmp_path: Path):
+    content, words = bad_rows()[name]
+    path = tmp_path / "data.jsonl"
+    path.write_text(content)
+    said = call("run", world.config, "--out", tmp_path / "run", "--set", f"data.source={path}")
+    said.refused(3, *words)
+    assert path.read_text() == content
+
+
+def test_a_client_with_one_example_trains_and_is_not_judged(
+    call: Call, world: World, tmp_path: Path
+):
+    one = {"client": "lonely", "kind": "odd", "question": "add 1 and 2", "answer": "3"}
+    path = write_rows(tmp_path / "data.jsonl", [*rows(2), one])
+    out = tmp_path / "run"
+    said = call("run", world.config, "--out", out, "--set", f"data.source={path}", "rounds=1")
+    assert said.code == 0
+    assert "lonely" in Run.open(out).rounds[0].record.clients
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["rnu"], ["rnu", "did you mean run?"]),
+        (["zzzzzz"], ["zzzzzz", "demo"]),
+        (["show"], ["DIR"]),
+        (["show", "a", "b"], ["b"]),
+        (["export", "a"], ["--to"]),
+        (["bench", "engin"], ["engine"]),
+        (["show", "nowhere"], ["nowhere", "config.json"]),
+        (["resume", "nowhere"], ["nowhere", "config.json"]),
+        (["verify", "nowhere"], ["nowhere"]),
+        (["runs", "nowhere"], ["nowhere"]),
+        (["run", "nowhere.toml"], ["nowhere.toml", "fedpilot init"]),
+        (["data", "nowhere.toml"], ["nowhere.toml"]),
+        (["pretrain", "nowhere.toml", "--data", ".", "--out", "x"], ["nowhere.toml"]),
+    ],
+)
+def test_arguments_that_cannot_be_used(
+    argv: list[str], words: list[str], call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    call(*argv).refused(2, *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_directory_that_holds_a_run(call: Call, world: World, finished: Path):
+    before = (finished / "journal.jsonl").read_bytes()
+    said = call("run", world.config, "--out", finished)
+    said.refused(2, str(finished), "fedpilot resume")
+    assert (finished / "journal.jsonl").read_bytes() == before
+
+
+def shortened(run: Path) -> None:
+    """Take the end away from a run, so that there is something to resume."""
+    journal = run / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    last = max(i for i, line in enumerate(lines) if b'"kind":"round"' in line)
+    journal.write_bytes(b"".join(lines[: last + 1]))
+
+
+def test_a_run_that_another_process_writes(call: Call, copied: Path):
+    shortened(copied)
+    with (copied / "lock").open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        call("resume", copied).refused(7, str(copied))
+        assert call("show", copied, "--json").json["status"] == "running"
+
+
+def newest_checkpoint(run: Path) -> Path:
+    return max((run / "state").iterdir())
+
+
+def test_a_damaged_checkpoint_is_found_set_aside_and_run_again(call: Call, copied: Path):
+    adapter = copied / "adapter" / "adapter_model.safetensors"
+    whole, path = adapter.read_bytes(), newest_checkpoint(copied)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+    said = call("verify", copied)
+    said.refused(8, path.name, "damaged")
+    assert call("verify", copied, "--json").json["ok"] is False
+    shortened(copied)
+    assert call("resume", copied).code == 0
+    assert adapter.read_bytes() == whole
+    assert list((copied / "state").glob(f"{path.name}.bad-*"))
+
+
+def test_a_journal_that_was_changed(call: Call, copied: Path):
+    journal = copied / "journal.jsonl"
+    changed = journal.read_text().replace('"round":1', '"round":2', 1)
+    journal.write_text(changed)
+    for command in ("show", "verify", "resume"):
+        call(command, copied).refused(8, "journal.jsonl")
+    assert journal.read_text() == changed
+
+
+def test_a_torn_journal_line_is_kept_aside_and_the_run_goes_on(call: Call, copied: Path):
+    adapter = copied / "adapter" / "adapter_model.safetensors"
+    whole, journal = adapter.read_bytes(), copied / "journal.jsonl"
+    shortened(copied)
+    journal.write_bytes(journal.read_bytes() + b'{"seq":99,"sch')
+    assert call("verify", copied).code == 0
+    assert call("resume", copied).code == 0
+    assert (copied / "journal.torn-1").read_bytes() == b'{"seq":99,"sch'
+    assert adapter.read_bytes() == whole
+
+
+def test_a_run_without_an_adapter(call: Call, copied: Path, tmp_path: Path):
+    shortened(copied)
+    for file in (copied / "adapter").iterdir():
+        file.unlink()
+    (copied / "adapter").rmdir()
+    call("export", copied, "--to", tmp_path / "out").refused(2, "fedpilot resume")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fault_of_ours_is_logged_and_named(
+    call: Call, copied: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(run: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("ui.commands.show.as_json", broken)
+    line = call("show", copied, "--json").refused(1, "RuntimeError: two", "error.log")
+    assert "lines" not in line.split("error.log")[0].split("two")[1]
+    assert "Traceback" in (copied / "error.log").read_text()
+
+
+@pytest.mark.parametrize(("error", "code"), [(MemoryError, 12), (KeyboardInterrupt, 130)])
+def test_codes_of_other_ends(
+    error: type[BaseException], code: int, call: Call, copied: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stops(path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("ui.commands.resume.Run.open", stops)
+    line = call("resume", copied).refused(code)
+    assert code == 12 or f"fedpilot resume {copied}" in line
+
+
+def test_a_full_disk(call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import errno
+
+    from federation import storage
+
+    real, written = storage._write_all, []
+
+    def full(fd: int, data: bytes) -> None:
+        written.append(len(data))
+        if len(written) > 15:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(fd, data)
+
+    out = tmp_path / "run"
+    monkeypatch.setattr(storage, "_write_all", full)
+    call("run", world.config, "--out", out).refused(6)
+    committed = len(Run.open(out).rounds)
+    monkeypatch.undo()
+    said = call("resume", out)
+    assert said.code == 0 and len(Run.open(out).rounds) == 3 >= committed

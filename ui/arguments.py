@@ -1,0 +1,207 @@
+"""What can be typed after ``fedpilot``: commands, their arguments and their help.
+
+Knows no command's work and imports none of it.
+"""
+
+import difflib
+from argparse import REMAINDER, ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NoReturn
+
+from federation.errors import ConfigError
+
+DESCRIPTION = """\
+Federated fine-tuning of language models: many owners of text, one better model, and nobody's
+text moves.  Start with: fedpilot demo"""
+
+
+RESUME = "fedpilot resume {}"
+AGAIN = "the same command"  # pretrain goes on with what is in --out
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse arguments.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(f"{message}; see: {self.prog} --help")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command as the parser sees it.
+
+    Attributes:
+        name: what is typed.
+        help: one line.
+        arguments: adds its arguments to its parser.
+        module: file in ``ui/commands`` whose ``main(args)`` does it; the name if empty.
+        go_on: if it writes a run, what goes on with it when it was stopped; ``{}`` is the run.
+    """
+
+    name: str
+    help: str
+    arguments: Callable[[ArgumentParser], None]
+    module: str = ""
+    go_on: str = ""
+
+
+def a_run(parser: ArgumentParser) -> None:
+    """Add the run directory that a command is about."""
+    parser.add_argument("directory", metavar="DIR", type=Path, help="run directory")
+
+
+def as_json(parser: ArgumentParser) -> None:
+    """Add the switch to output for scripts."""
+    parser.add_argument("--json", action="store_true", help="print JSON for a script")
+
+
+def settings(parser: ArgumentParser) -> None:
+    """Add overrides of the configuration."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override a key, for example work.lr=0.01",
+    )
+
+
+def a_new_run(parser: ArgumentParser, default: str) -> None:
+    """Add where a new run is written, and overrides."""
+    help = f"new run directory (default: {default})"
+    parser.add_argument("--out", dest="directory", metavar="DIR", type=Path, help=help)
+    settings(parser)
+
+
+def a_configuration(parser: ArgumentParser) -> None:
+    """Add the configuration file."""
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="TOML file")
+
+
+def _run(parser: ArgumentParser) -> None:
+    a_configuration(parser)
+    a_new_run(parser, "runs/NAME-1, runs/NAME-2, ...")
+
+
+def _demo(parser: ArgumentParser) -> None:
+    a_new_run(parser, "runs/demo, runs/demo-2, ...")
+
+
+def _runs(parser: ArgumentParser) -> None:
+    help = "folder that holds runs (default: runs)"
+    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?", help=help)
+    as_json(parser)
+
+
+def _read(parser: ArgumentParser) -> None:
+    a_run(parser)
+    as_json(parser)
+
+
+def _eval(parser: ArgumentParser) -> None:
+    _read(parser)
+    help = "evaluate on these rows, with the run's templates, instead of on the run's test set"
+    parser.add_argument("--data", metavar="FILE", help=help)
+
+
+def _export(parser: ArgumentParser) -> None:
+    a_run(parser)
+    help = "new folder; PEFT and vLLM load it as it is"
+    parser.add_argument("--to", dest="to", metavar="OUT", type=Path, required=True, help=help)
+
+
+def _data(parser: ArgumentParser) -> None:
+    a_configuration(parser)
+    settings(parser)
+    as_json(parser)
+    help = "draw clients x labels as a heat map"
+    parser.add_argument("--plot", metavar="FILE.png", type=Path, help=help)
+
+
+def _pretrain(parser: ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="RECIPE", type=Path, help="TOML file")
+    help = "folder with the public texts that the recipe names"
+    parser.add_argument("--data", metavar="FOLDER", type=Path, required=True, help=help)
+    help = "run directory, new or to go on with; the model will be in DIR/model"
+    parser.add_argument(
+        "--out", dest="directory", metavar="DIR", type=Path, required=True, help=help
+    )
+
+
+def _bench(parser: ArgumentParser) -> None:
+    parser.add_argument("subject", choices=["engine"], help="engine: against a plain PEFT loop")
+    parser.add_argument("rest", nargs=REMAINDER, help="arguments of the benchmark")
+
+
+def _init(parser: ArgumentParser) -> None:
+    help = "new file (default: fedpilot.toml)"
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, nargs="?", default="fedpilot.toml", help=help
+    )
+
+
+COMMANDS = (
+    Command(
+        "demo", "see it work in a minute, offline, on invented organisations", _demo, go_on=RESUME
+    ),
+    Command("run", "run a federated experiment", _run, go_on=RESUME),
+    Command("resume", "go on with a run that was stopped or killed", a_run, go_on=RESUME),
+    Command("runs", "list runs", _runs),
+    Command("show", "show what a run came to", _read),
+    Command("verify", "check that a run is as it was written", _read),
+    Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
+    Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
+    Command("data", "report how much the clients of a configuration differ", _data),
+    Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=AGAIN),
+    Command("bench", "measure the engine on this machine", _bench),
+    Command("init", "write a configuration with every key explained", _init),
+)
+
+
+def parser() -> ArgumentParser:
+    """Build the parser."""
+    top = Parser(prog="fedpilot", description=DESCRIPTION)
+    top.add_argument("--version", action="version", version=f"fedpilot {own_version()}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    for command in COMMANDS:
+        sub = commands.add_parser(command.name, help=command.help, description=command.help)
+        command.arguments(sub)
+        sub.set_defaults(module=command.module or command.name, go_on=command.go_on)
+    return top
+
+
+def own_version() -> str:
+    """Return the installed version."""
+    try:
+        return version("fedpilot")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def parse(argv: Sequence[str]) -> Namespace:
+    """Read the arguments of one command.
+
+    Raises:
+        ConfigError: if they cannot be used.
+        SystemExit: after ``--help`` and ``--version``.
+    """
+    known = [command.name for command in COMMANDS]
+    if argv and not argv[0].startswith("-") and argv[0] not in known:
+        near = difflib.get_close_matches(argv[0], known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else f"commands are {', '.join(known)}"
+        raise ConfigError(f"there is no command {argv[0]!r}; {hint}")
+    top = parser()
+    if not argv:
+        top.print_help()
+        raise SystemExit(0)
+    return top.parse_args(argv)

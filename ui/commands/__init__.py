@@ -1,0 +1,1 @@
+"""The commands of ``fedpilot``, one file each; a command is imported when it is asked for."""

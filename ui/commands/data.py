@@ -1,0 +1,69 @@
+"""``fedpilot data``: how much the clients of a configuration differ."""
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from federation.config import Config
+from ui import tables
+
+if TYPE_CHECKING:
+    from federation.dataset import FederatedData
+    from federation.heterogeneity import HeterogeneityReport
+
+TOPICS = 8  # topics that stand in for labels where there are none
+
+
+def main(args: Namespace) -> int:
+    """Report on the data of a configuration: a table or JSON, and a picture."""
+    from federation.base import load_tokenizer
+    from federation.dataset import load_data
+    from federation.experiment import default_cache
+
+    config = Config.from_toml(args.config, args.overrides)
+    tokenizer = load_tokenizer(config.model.base)
+    data = load_data(config, tokenizer, Path.cwd(), default_cache())
+    report = heterogeneity(config, data)
+    if args.plot:
+        from federation.heat_map import heat_map
+
+        heat_map(report, args.plot)
+    if args.json:
+        tables.print_json(report.json() | {"rows": rows(data)})  # pyright: ignore[reportArgumentType]
+    else:
+        show(report, data, args.plot)
+    return 0
+
+
+def heterogeneity(config: Config, data: "FederatedData") -> "HeterogeneityReport":
+    """Count labels; where the data has none, topics."""
+    from federation.dataset import Prompts
+    from federation.heterogeneity import report
+    from federation.topics import topics
+
+    labels, kind = data.labels, config.data.clients.label or "label"
+    if labels is None:
+        texts = Prompts(data.corpus)
+        labels, kind = topics(texts, len(data.corpus.tokens), TOPICS, seed=config.seed), "topic"
+    return report(data.clients, labels, lengths=data.corpus.tokens.lengths, kind=kind)
+
+
+def rows(data: "FederatedData") -> dict[str, int]:
+    """Say how many rows are used for what."""
+    splits = data.splits
+    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
+    counts = {name: len(clients.order) for name, clients in parts.items()}
+    counts |= {"unseen": len(splits.unseen.order), "set_aside": int(splits.set_aside.size)}
+    return counts | {"truncated": data.corpus.report.truncated}
+
+
+def show(report: "HeterogeneityReport", data: "FederatedData", picture: Path | None) -> None:
+    """Print the table, and what became of the rows."""
+    console = tables.out()
+    console.print(report.table())
+    used = ", ".join(f"{name} {count:,}" for name, count in rows(data).items() if count)
+    console.print(f"rows: {used}", soft_wrap=True, markup=False)
+    for reason, count in data.corpus.report.dropped.items():
+        console.print(f"left out: {count:,} rows {reason}", soft_wrap=True, markup=False)
+    if picture:
+        console.print(f"heat map: {picture}", soft_wrap=True, markup=False)

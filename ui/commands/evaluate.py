@@ -1,0 +1,36 @@
+"""``fedpilot eval``: evaluate a run's global model."""
+
+from argparse import Namespace
+
+from rich.table import Table
+
+from federation.run import Figures, Run
+from ui import tables
+from ui.results import NAMES, plain
+
+
+def main(args: Namespace) -> int:
+    """Evaluate on the run's test set or on another file, as a table or as JSON."""
+    run = Run.open(args.directory)
+    from federation.reassess import reassess
+
+    count, figures = reassess(run, args.data)
+    where = args.data or "global test set"
+    if args.json:
+        values = {"path": str(run.path), "data": where, "examples": count}
+        tables.print_json(values | {"evaluation": plain(figures)})
+    else:
+        tables.out().print(table(figures, f"{count:,} examples of {where}"))
+    return 0
+
+
+def table(figures: Figures, title: str) -> Table:
+    """Lay figures out, a row for each model."""
+    names = list(dict.fromkeys(name for metrics in figures.values() for name in metrics))
+    laid = Table(title=title, title_justify="left")
+    laid.add_column("model")
+    for name in names:
+        laid.add_column(tables.HEADINGS.get(name, name.replace("_", " ")), justify="right")
+    for subject, metrics in figures.items():
+        laid.add_row(NAMES[subject], *(tables.figure(metrics, name) for name in names))
+    return laid

@@ -1,0 +1,21 @@
+"""``fedpilot resume``: go on with a run that was stopped or killed."""
+
+from argparse import Namespace
+
+from federation.run import Run
+from ui.commands.running import report
+from ui.progress import watching
+from ui.results import configuration
+
+
+def main(args: Namespace) -> int:
+    """Go on where the last committed round left off."""
+    run = Run.open(args.directory)
+    config = configuration(run)
+    if run.status != "finished":
+        from federation.experiment import resume
+
+        with watching(config.rounds, len(run.history.rounds)) as watch:
+            run = resume(args.directory, watch=watch)
+    report(run)
+    return 0

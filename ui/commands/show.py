@@ -1,0 +1,44 @@
+"""``fedpilot show``: what a run came to."""
+
+from argparse import Namespace
+
+from rich.console import Console
+
+from federation.run import Run
+from ui import tables
+from ui.results import as_json, configuration
+
+
+def main(args: Namespace) -> int:
+    """Show a run, as tables or as JSON; also one that is being written."""
+    run = Run.open(args.directory)
+    if args.json:
+        tables.print_json(as_json(run))
+        return 0
+    console = tables.out()
+    lines(run, console)
+    if run.evaluations:
+        console.print(tables.results(run))
+    if run.rounds:
+        console.print(tables.rounds(run))
+    return 0
+
+
+def lines(run: Run, console: Console) -> None:
+    """Print what does not fit into a table."""
+    config = configuration(run)
+    reason = run.history.ended.reason if run.history.ended else ""
+    facts = {
+        "run": str(run.path),
+        "status": run.status + (f": {reason}" if reason else ""),
+        "base": config.model.base,
+        "data": config.data.source,
+        "algorithm": config.algorithm.name,
+    }
+    if run.status in ("stopped", "interrupted", "failed"):
+        facts["go on"] = f"fedpilot resume {run.path}"
+    elif (run.path / "adapter").is_dir():
+        facts["adapter"] = str(run.path / "adapter")
+    facts |= {f"warning {i}": w.text for i, w in enumerate(run.history.warnings, start=1)}
+    for name, text in facts.items():
+        console.print(f"{name:<10} {text}", soft_wrap=True, markup=False)

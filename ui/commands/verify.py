@@ -1,0 +1,26 @@
+"""``fedpilot verify``: check that a run is as it was written."""
+
+from argparse import Namespace
+
+from federation.errors import CorruptError
+from federation.run import problems
+from ui.tables import print_json
+
+
+def main(args: Namespace) -> int:
+    """Check every recorded hash.
+
+    Raises:
+        CorruptError: if something is not as it was written.
+    """
+    found = problems(args.directory)
+    if args.json:
+        print_json({"path": str(args.directory), "ok": not found, "problems": list(found)})
+    elif not found:
+        print(f"{args.directory} is as it was written")
+    else:
+        print("\n".join(found))
+    if found:
+        more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
+        raise CorruptError(f"{found[0]}{more}")
+    return 0

@@ -1,0 +1,123 @@
+"""``fedpilot``: reads the command line, runs one command, and turns errors into a line and a code.
+
+Light: a command and what it needs are imported when it is asked for.
+"""
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from types import FrameType
+
+from federation.errors import FedpilotError
+from ui.arguments import parse
+
+INTERNAL, OUT_OF_MEMORY, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 12, 130, 143, 141
+QUIET = {
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+"""What libraries are asked before they are imported: stderr is ours.  Set by the user, it stays."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, with another exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: arguments; those of the process if omitted.
+
+    Returns:
+        The exit code: 0 done, 1 a fault of ours, 2 usage or configuration, 3 data, 6 storage,
+        7 run in use, 8 damaged state, 9 quorum, 12 memory, 130 Ctrl-C, 143 terminated.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    args = Namespace()
+    try:
+        with terminable():
+            args = parse(sys.argv[1:] if argv is None else argv)
+            code = import_module(f"ui.commands.{args.module}").main(args)
+            sys.stdout.flush()
+            return code
+    except FedpilotError as error:
+        return fail(str(error), error.exit_code)
+    except KeyboardInterrupt as stop:
+        return fail(how_to_go_on(args), TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+    except MemoryError:
+        return fail(f"out of memory; {SMALLER}", OUT_OF_MEMORY)
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain again when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except Exception as error:
+        return fail(f"this is a fault of fedpilot: {one_line(error)}; {logged(args)}", INTERNAL)
+
+
+SMALLER = "lower engine.token_budget, work.batch_size or data.max_tokens, or set engine.chunk = 1"
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Let SIGTERM stop a command as Ctrl-C does: the run is closed and can be resumed."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def fail(message: str, code: int) -> int:
+    """Say in one line on stderr what went wrong."""
+    print(f"fedpilot: {' '.join(message.split())}", file=sys.stderr)
+    return code
+
+
+def one_line(error: Exception) -> str:
+    """Name an exception and the first line of what it says."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def run_directory(args: Namespace) -> Path | None:
+    """Return the run that a command is about, if there is one."""
+    folder = getattr(args, "directory", None)
+    return Path(folder) if folder and (Path(folder) / "config.json").exists() else None
+
+
+def how_to_go_on(args: Namespace) -> str:
+    """Say what a stopped command leaves behind."""
+    folder = run_directory(args)
+    if folder is None or not args.go_on:
+        return "stopped"
+    return f"stopped; what was done is kept, go on with: {args.go_on.format(folder)}"
+
+
+def logged(args: Namespace) -> str:
+    """Write the traceback to a file; say which."""
+    folder = run_directory(args)
+    name = "error.log" if folder else f"fedpilot-{os.getpid()}.log"
+    log = (folder or Path(tempfile.gettempdir())) / name
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            traceback.print_exc(file=file)
+    except OSError as error:
+        return f"its traceback could not be written to {log}: {error.strerror}"
+    return f"please report it with {log}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What a run came to, as plain values and in order: one row for each model that was compared.
+
+Knows a run directory as its readers see it; draws nothing.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from federation.config import Config
+from federation.run import Figures, Run
+
+BASELINES = ("local", "centralised")
+NAMES = {
+    "base": "base model",
+    "local": "each client alone",
+    "federated": "federated",
+    "centralised": "centralised",
+}
+"""What people call the subjects of evaluations, in the order in which they are shown."""
+SPLITS = ("clients", "unseen", "unseen_clients", "validation")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model and what it cost.
+
+    Attributes:
+        subject: base, local, federated or centralised.
+        test: its figures on the global test set.
+        clients: its figures over clients, each on its own test.
+        bytes_down: bytes that clients received; None where nothing travels, or the data would.
+        bytes_up: bytes that clients sent.
+        seconds: seconds of training; None for the base model.
+    """
+
+    subject: str
+    test: Mapping[str, float]
+    clients: Mapping[str, float]
+    bytes_down: int | None
+    bytes_up: int | None
+    seconds: float | None
+
+
+def compared(run: Run) -> list[Row]:
+    """Put the models of a run side by side, the worst first as a rule."""
+    test, clients = run.figures("test"), run.figures("clients")
+    own = own_subject(run)
+    costs = {own: (run.bytes_down, run.bytes_up, run.seconds)}
+    costs |= {name: (None, None, baseline.seconds) for name, baseline in baselines(run).items()}
+    subjects = [name for name in NAMES if name in test or name in clients]
+    nothing = (None, None, None)
+    return [
+        Row(name, test.get(name, {}), clients.get(name, {}), *costs.get(name, nothing))
+        for name in subjects
+    ]
+
+
+def own_subject(run: Run) -> str:
+    """Return whose model a run trains: "federated", unless its algorithm is a baseline."""
+    name = algorithm(run)
+    return name if name in BASELINES else "federated"
+
+
+def algorithm(run: Run) -> str:
+    """Return the name of a run's algorithm."""
+    return configuration(run).algorithm.name
+
+
+def configuration(run: Run) -> Config:
+    """Return a run's configuration as a typed value."""
+    return Config.from_table(run.config, str(run.path / "config.json"))
+
+
+def baselines(run: Run) -> dict[str, Run]:
+    """Open the baselines that a run holds."""
+    found = {name: run.path / "baselines" / name for name in BASELINES}
+    return {name: Run.open(path) for name, path in found.items() if is_run(path)}
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder holds a run."""
+    return (path / "config.json").is_file()
+
+
+def as_json(run: Run) -> dict[str, JsonValue]:
+    """Give what a script asks of a run, as values for :func:`json_text`."""
+    config = configuration(run)
+    return {
+        "path": str(run.path),
+        "status": run.status,
+        "algorithm": config.algorithm.name,
+        "base": config.model.base,
+        "rounds": len(run.history.rounds),
+        "rounds_planned": config.rounds,
+        "bytes_up": run.bytes_up,
+        "bytes_down": run.bytes_down,
+        "seconds": run.seconds,
+        "evaluation": plain(run.evaluation),
+        **{split: plain(run.figures(split)) for split in SPLITS},
+        "history": [
+            {
+                "round": x.round,
+                "loss": mean(x.record.loss),
+                "clients": list(x.record.clients),
+                "missing": dict(x.record.missing),
+                "evaluation": plain(x.evaluation),
+            }
+            for x in run.rounds
+        ],
+        "warnings": [warning.text for warning in run.history.warnings],
+    }
+
+
+def plain(figures: Figures) -> dict[str, JsonValue]:
+    """Copy figures as JSON values; JSON has no number for what is not finite: it becomes null."""
+    return {
+        subject: {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+        for subject, metrics in figures.items()
+    }
+
+
+def mean(values: Mapping[str, float]) -> float | None:
+    """Average over clients; None without clients, or where one is not finite."""
+    total = math.fsum(values.values()) if all(map(math.isfinite, values.values())) else math.nan
+    return total / len(values) if values and math.isfinite(total) else None

@@ -1,0 +1,101 @@
+"""A configuration file in which every key is explained, derived from the typed configuration.
+
+Knows pydantic's fields and TOML; knows no key by name.
+"""
+
+import json
+import re
+import textwrap
+from collections.abc import Iterator
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from federation.config import Config
+
+WIDTH = 92
+HEAD = """\
+# A configuration of fedpilot: every key with its meaning, its bounds and its default.
+# Take the # away from a key to change it.  Run it with: fedpilot run FILE
+"""
+SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def template() -> str:
+    """Write every key of :class:`Config` as TOML, commented out: it loads as the defaults."""
+    return "\n".join([HEAD, *table(Config, Config.model_validate({}), "")]) + "\n"
+
+
+def table(model: type[BaseModel], defaults: BaseModel, name: str) -> Iterator[str]:
+    """Yield the lines of a table: its own keys first, as TOML wants it, then the tables in it."""
+    values = {key: getattr(defaults, key) for key in model.model_fields}
+    if name:
+        yield f"\n[{name}]"
+        yield from comment(summary(type(defaults)))
+    for key, field in model.model_fields.items():
+        if not isinstance(values[key], BaseModel):
+            yield from line(key, field, values[key])
+    for key, value in values.items():
+        if isinstance(value, BaseModel):
+            yield from table(type(value), value, f"{name}.{key}" if name else key)
+
+
+def line(key: str, field: FieldInfo, value: object) -> Iterator[str]:
+    """Yield a key and its default, with what it means and what it may be above it."""
+    allowed = [*choices(field.annotation), *bounds(field.metadata)]
+    meaning = field.description or ""
+    yield from comment(f"{meaning} ({', '.join(allowed)})" if allowed else meaning)
+    yield f"#{key} =" + ("" if value is None else f" {toml(value)}")
+
+
+def summary(model: type[BaseModel]) -> str:
+    """Take the first sentence of a model's docstring."""
+    return re.split(r"(?<=\.)\s", model.__doc__ or "")[0].replace("``", "`")
+
+
+def comment(text: str) -> list[str]:
+    """Wrap a comment."""
+    return textwrap.wrap(text, WIDTH, initial_indent="# ", subsequent_indent="# ")
+
+
+def bounds(metadata: list[Any]) -> Iterator[str]:
+    """Yield the bounds of a quantity."""
+    for constraint in metadata:
+        for name, sign in SIGNS.items():
+            limit = getattr(constraint, name, None)
+            if limit is not None:
+                yield f"{sign} {limit:{',' if isinstance(limit, int) else 'g'}}"
+
+
+def choices(annotation: Any) -> Iterator[str]:
+    """Yield what a key may be, where that is a choice, and whether it may be left out."""
+    origin = get_origin(annotation)
+    inner = list(get_args(annotation))
+    if origin is Literal:
+        yield (
+            "one of " + " ".join(toml(choice) for choice in inner)
+            if len(inner) > 1
+            else toml(inner[0])
+        )
+    elif origin is Annotated:
+        yield from choices(inner[0])
+    elif origin is tuple:
+        yield from (f"list: {words}" for words in choices(inner[0]))
+    elif origin in (Union, UnionType):
+        for part in inner:
+            yield from choices(part)
+        if NoneType in inner:
+            yield "unset unless given"
+    elif annotation in (int, float):
+        yield "integer" if annotation is int else "number"
+
+
+def toml(value: object) -> str:
+    """Write a value as TOML."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml(item) for item in value)}]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(value) if isinstance(value, str) else repr(value)
