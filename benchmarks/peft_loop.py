@@ -41,7 +41,7 @@ class PeftLoop:
         )
         wide = peer.adapter != "bfloat16"
         self.model = get_peft_model(base, config, autocast_adapter_dtype=wide)
-        self.body, self.head = base.base_model, base.get_output_embeddings()
+        self.body, self.head = base.base_model, base.lm_head
         self.adapter = {
             name.replace(".default.", "."): parameter
             for name, parameter in self.model.named_parameters()

@@ -31,7 +31,18 @@ _HOME = {
     "run_round": "algorithm",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "Algorithm",
+    "Config",
+    "LocalEngine",
+    "LocalWork",
+    "RoundPlan",
+    "Run",
+    "fedavg",
+    "resume",
+    "run_experiment",
+    "run_round",
+]
 
 
 def __getattr__(name: str) -> object:

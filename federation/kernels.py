@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import once_differentiable  # untyped: hence the ignores below
 
 ATTENTION = "fedpilot"  # name under which the attention below is registered with transformers
 
@@ -147,7 +147,7 @@ class LinearNLL(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Scale the gradients found in the forward pass."""
         (grad_C,) = grad_outputs
         grad_hidden, grad_weight, grad_bias, client = ctx.saved_tensors
@@ -186,7 +186,7 @@ class RMSNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Differentiate with respect to the input and, where asked, the weight."""
         (grad,) = grad_outputs
         x, weight, inverse = ctx.saved_tensors
@@ -214,7 +214,7 @@ class SwiGLU(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Differentiate with respect to both inputs."""
         (grad,) = grad_outputs
         gate, up = ctx.saved_tensors
@@ -237,7 +237,7 @@ class WideEmbedding(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Sum the gradients of each row."""
         (grad,) = grad_outputs
         (ids,) = ctx.saved_tensors

@@ -32,7 +32,7 @@ from federation.specs import LocalWork, ScheduleSpec, Spec
 from federation.texts import SOURCES
 from federation.tokens import Tokens
 from federation.tree import Layout, nbytes
-from federation.vocabulary import train_tokenizer
+from federation.vocabulary import END, train_tokenizer
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
@@ -171,7 +171,7 @@ def gather(recipe: Recipe, folder: Path) -> Materials:
         everything = (text for documents in texts.values() for text in documents)
         tokenizer = train_tokenizer(everything, recipe.model.vocabulary, recipe.model.context)
         model = LlamaForCausalLM(llama_config(recipe.model))
-    end = [tokenizer.eos_token_id]
+    end: list[int] = tokenizer.encode(END, add_special_tokens=False)
     encoded = {name: encode(tokenizer, documents, end) for name, documents in texts.items()}
     return Materials(tokenizer, model, as_tokens(pack(encoded, recipe)))
 
@@ -216,9 +216,8 @@ def pretrain(recipe: Recipe, folder: Path, out: Path, algorithm: Algorithm, say:
         say: called with a line after every round.
     """
     materials = gather(recipe, folder)
-    base: Base = prepare(
-        "pretrain", materials.model.to(dtype=resolve_dtype("auto")), materials.tokenizer
-    )
+    model = in_dtype(materials.model, resolve_dtype("auto"))
+    base: Base = prepare("pretrain", model, materials.tokenizer)
     full = FullParameters(base)
     task = Task(base, full, algorithm, materials.tokens)
     rows_of = shards(len(materials.tokens), recipe)

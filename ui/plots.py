@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURE = "progress.png"
-INK, GREY = "#24364b", "#6b7785"
+INK = "#24364b"
 COLOURS = {"base": "#6b7785", "local": "#D55E00", "federated": "#0072B2", "centralised": "#009E73"}
 DASHES = {"base": (0, (1, 1.5)), "local": (0, (6, 2)), "centralised": (0, (6, 2, 1, 2))}
-TRAINING = "#56B4E9"
+TRAINING = "#3A96CC"  # their sky blue, darker, so that it can be read as text
 PANELS = {
     "nll": "loss, nats per token (lower is better)",
     "exact_match": "exact match (higher is better)",
@@ -74,9 +74,9 @@ def panel(axes: "Axes", run: Run, metric: str) -> None:
     names: list[tuple[float, str, str]] = []
     if metric == "nll":
         rounds, losses = training(run)
-        axes.plot(rounds, losses, color=TRAINING, lw=1.3, label="mean training loss of the cohort")
+        axes.plot(rounds, losses, color=TRAINING, lw=1.3)
         if losses:
-            axes.legend(loc="upper right", frameon=False, fontsize=8.5, labelcolor=INK)
+            names.append((losses[-1], f"in training {losses[-1]:.2f}", TRAINING))
     own = own_subject(run)
     for subject, figures in run.evaluation.items():
         value = figures.get(metric, math.nan)
@@ -98,7 +98,7 @@ def finish(axes: "Axes", metric: str, names: list[tuple[float, str, str]]) -> No
     axes.set_xlabel("rounds", color=INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if metric != "nll":
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, max(0.1, axes.get_ylim()[1]))
     axes.margins(x=0.02)
     axes.grid(axis="y", color="#e3e7ec", lw=0.8)
     axes.set_axisbelow(True)

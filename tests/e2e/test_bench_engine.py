@@ -21,6 +21,9 @@ from benchmarks.report import slower
 from benchmarks.settings import PLAIN, Ours, Peer, Setting, System, full, quick
 from benchmarks.work import Work, write_work
 
+# PEFT asks transformers for an attribute by its old name.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
 TINY = Setting(shape="tiny", batch=2, lengths="real", targets="q,v", clients=3, steps=3)
 OURS = Ours(dtype="float32", chunk=2)
 LOW = Ours(dtype="bfloat16", chunk=3)

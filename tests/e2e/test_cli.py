@@ -91,7 +91,11 @@ def resumed(run: Path, start: Start) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [AT_THE_START, IN_A_ROUND, IN_AN_EVALUATION])
+@pytest.mark.parametrize(
+    "moment",
+    [AT_THE_START, IN_A_ROUND, IN_AN_EVALUATION],
+    ids=["start", "round", "evaluation"],
+)
 def test_a_killed_run_resumes_to_the_same_bits(
     moment: bytes, world: World, start: Start, undisturbed: Path, tmp_path: Path
 ):

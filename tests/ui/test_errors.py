@@ -8,6 +8,7 @@ import pytest
 from federation.run import Run
 from tests.tiny_worlds import World, rows, write_rows
 from tests.ui.conftest import Call
+from ui.main import fail
 
 # Overrides of the tiny configuration -> exit code, words of the complaint
 SETTINGS = {
@@ -173,6 +174,11 @@ def test_a_fault_of_ours_is_logged_and_named(
     line = call("show", copied, "--json").refused(1, "RuntimeError: two", "error.log")
     assert "lines" not in line.split("error.log")[0].split("two")[1]
     assert "Traceback" in (copied / "error.log").read_text()
+
+
+def test_a_complaint_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixture[str]):
+    assert fail("a quoted\n  text", 3) == 3
+    assert capsys.readouterr().err == "fedpilot: a quoted text\n"
 
 
 @pytest.mark.parametrize(("error", "code"), [(MemoryError, 12), (KeyboardInterrupt, 130)])
