@@ -9,10 +9,11 @@ from federation.local import Trainable
 from federation.lora import LoRA
 from federation.specs import LoRASpec
 
+UNKEYED = "a key that protects nothing"  # stands in until a run has drawn its own
 CENTRALISED = "centralised"  # FedAvg with one client that holds everything
 
 
-def build_algorithm(config: Config, secret: str = "") -> Algorithm:
+def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
     """Build the configured algorithm and wrap it in what happens to updates on their way.
 
     Args:

@@ -6,9 +6,10 @@ any instant and resumed.
 """
 
 import platform
+import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from federation import storage
 from federation.algorithm import Algorithm, run_round
 from federation.assess import assess
 from federation.base import Base, load_base
-from federation.build import build_algorithm, build_trainable
+from federation.build import CENTRALISED, build_algorithm, build_trainable
 from federation.config import AlgorithmSpec, Config
 from federation.dataset import FederatedData, centralise, load_data, resolved
 from federation.devices import DevicesSpec
@@ -37,6 +39,7 @@ from federation.run_writer import RunWriter
 from federation.selection import CohortSpec, check_population
 from federation.tree import Tree, nbytes
 
+NOISE_KEY = "noise.key"
 BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
 
 
@@ -57,13 +60,23 @@ class Watch:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a configuration means on this machine."""
+    """What a configuration means on this machine.
+
+    Attributes:
+        config: the configuration.
+        base: the frozen model.
+        data: rows, clients and splits.
+        task: what is trained on what, by which algorithm.
+        params: the first parameters ``(P,)``.
+        judges_base: whether the base model is evaluated before the first round.
+    """
 
     config: Config
     base: Base
     data: FederatedData
     task: Task
     params: Tensor
+    judges_base: bool = True
 
     @property
     def algorithm(self) -> Algorithm:
@@ -93,7 +106,7 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     algorithm = build_algorithm(config)
     base = load_base(config.model.base, config.model.dtype)
     data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
-    if config.algorithm.name == "centralised":
+    if config.algorithm.name == CENTRALISED:
         data = centralise(data)
     check_population(config.cohort, len(data.splits.names))
     trainable = build_trainable(config, base)
@@ -205,11 +218,7 @@ def run_experiment(
     watch = watch or Watch()
     config = resolved(config, base_dir or Path.cwd())
     watch.phase("loading model and data")
-    setup = set_up(config, base_dir, cache)
-    with RunWriter.create(out, config.model_dump_json(indent=2)) as writer:
-        session = begin(setup, writer, watch)
-        finish(session, cache)
-    return Run.open(out)
+    return write(set_up(config, base_dir, cache), Path(out), watch)
 
 
 def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
@@ -223,11 +232,38 @@ def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None =
     watch = watch or Watch()
     config = Config.from_table(Run.open(path).config, f"{path}/config.json")
     watch.phase("loading model and data")
-    setup = set_up(config, None, cache)
-    with RunWriter.reopen(path) as writer:
-        session = begin(setup, writer, watch)
-        finish(session, cache)
+    return write_on(set_up(config, None, cache), Path(path), watch)
+
+
+def write(setup: Setup, path: Path, watch: Watch) -> Run:
+    """Run what is set up into a new run directory."""
+    with RunWriter.create(path, setup.config.model_dump_json(indent=2)) as writer:
+        finish(begin(keyed(setup, path), writer, watch))
     return Run.open(path)
+
+
+def write_on(setup: Setup, path: Path, watch: Watch) -> Run:
+    """Go on with a run directory."""
+    with RunWriter.reopen(path) as writer:
+        finish(begin(keyed(setup, path), writer, watch))
+    return Run.open(path)
+
+
+def keyed(setup: Setup, path: Path) -> Setup:
+    """Give the privacy noise its secret: drawn once, kept in the run, readable by its owner alone.
+
+    It must not follow from the run's seed, which anybody may know; and a resumed run needs it
+    again.
+    """
+    if setup.config.upload.noise is None:
+        return setup
+    file = path / NOISE_KEY
+    if not file.exists():
+        with storage.explained(file):
+            file.touch(mode=0o600)
+            file.write_text(secrets.token_hex(16), encoding="ascii")
+    algorithm = build_algorithm(setup.config, file.read_text(encoding="ascii"))
+    return replace(setup, task=replace(setup.task, algorithm=algorithm))
 
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
@@ -240,7 +276,7 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     if writer.history.start is None:
         watch.phase("measuring how many clients a pass are fastest")
         session.append(start_record(setup, writer, chosen_chunk(setup, engine, planner)))
-    if not writer.history.rounds:
+    if setup.judges_base and not writer.history.rounds:
         watch.phase("evaluating the base model")
         append_new(session, assess(setup, None, writer.memory, None))
     start = writer.history.start
@@ -304,7 +340,7 @@ def same_arithmetic(start: StartRecord, setup: Setup) -> None:
         )
 
 
-def finish(session: Session, cache: Path | None) -> None:
+def finish(session: Session) -> None:
     """Play what is left, run the baselines, export the adapter, and say how it ended."""
     if session.writer.history.ended and session.writer.history.ended.status == "finished":
         return
@@ -314,7 +350,7 @@ def finish(session: Session, cache: Path | None) -> None:
         export(session.setup, session.state, session.writer.path)
         for name in session.setup.config.evaluation.baselines:
             session.watch.phase(f"baseline: {name}")
-            add_baseline(session, name, cache)
+            add_baseline(session, name)
     except KeyboardInterrupt:
         session.append(EndRecord(status="stopped", reason="interrupted"))
         raise
@@ -356,16 +392,28 @@ def baseline_config(config: Config, name: str) -> Config:
     )
 
 
-def add_baseline(session: Session, name: str, cache: Path | None) -> None:
+def as_baseline(setup: Setup, name: str, chunk: int) -> Setup:
+    """Return the setup of a baseline on the same model and data, with the same clients a pass."""
+    config = baseline_config(setup.config, name)
+    engine = config.engine.model_copy(update={"chunk": chunk})
+    config = config.model_copy(update={"engine": engine})
+    return replace(
+        setup,
+        config=config,
+        data=centralise(setup.data) if name == CENTRALISED else setup.data,
+        task=replace(setup.task, algorithm=build_algorithm(config)),
+        judges_base=False,
+    )
+
+
+def add_baseline(session: Session, name: str) -> None:
     """Run or resume a baseline inside the run directory and copy its figures into the journal."""
     path = session.writer.path / BASELINES / name
-    if (path / "config.json").exists():
-        run = Run.open(path)
-        if run.status != "finished":
-            run = resume(path, cache=cache, watch=session.watch)
-    else:
-        config = baseline_config(session.setup.config, name)
-        run = run_experiment(config, path, cache=cache, watch=session.watch)
+    setup = as_baseline(session.setup, name, session.engine.chunk)
+    if not (path / "config.json").exists():
+        run = write(setup, path, session.watch)
+    elif (run := Run.open(path)).status != "finished":
+        run = write_on(setup, path, session.watch)
     last = session.setup.config.rounds - 1
     figures = (x for x in run.evaluations if x.subject == name and x.round == last)
     append_new(session, (x.model_copy(update={"round": None}) for x in figures))

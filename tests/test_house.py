@@ -1,0 +1,82 @@
+"""The house keeps its shape: who imports whom, what is banned, what loads quickly."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("agents", "federation", "llm_tools", "ui")
+MAY_IMPORT = {
+    "federation": {"federation"},
+    "llm_tools": {"llm_tools"},
+    "agents": {"agents", "federation", "llm_tools"},
+    "ui": set(PACKAGES) | {"benchmarks"},
+}
+ONLY_IN = {"flwr": "federation/flower", "streamlit": "ui/", "langchain": "llm_tools/"}
+BANNED = ("pickle", "random")
+
+
+def files(package: str) -> Iterator[Path]:
+    yield from sorted((ROOT / package).rglob("*.py"))
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the modules a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+
+
+def faults(path: Path, package: str) -> list[str]:
+    found = []
+    for module in imported(path):
+        top = module.split(".")[0]
+        if top in PACKAGES and top not in MAY_IMPORT[package]:
+            found.append(f"imports {module}")
+        for library, home in ONLY_IN.items():
+            if top.startswith(library) and not path.relative_to(ROOT).as_posix().startswith(home):
+                found.append(f"imports {module}, which belongs in {home}")
+        if top in BANNED:
+            found.append(f"imports {module}")
+    return found
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_imports_go_one_way(package):
+    assert {str(p): f for p in files(package) if (f := faults(p, package))} == {}
+
+
+def test_a_wrong_import_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "federation").mkdir()
+    wrong = tmp_path / "federation" / "x.py"
+    wrong.write_text("import pickle\nfrom ui.main import main\ndef f():\n    import flwr\n")
+    assert len(faults(wrong, "federation")) == 3
+
+
+CALLS = {"eval", "exec"}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_nothing_dangerous_is_called(package):
+    for path in files(package):
+        text = path.read_text(encoding="utf-8")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ExceptHandler):
+                assert node.type is not None, f"{path}:{node.lineno}: a bare except"
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                assert node.func.id not in CALLS, f"{path}:{node.lineno}: {node.func.id}"
+        for word in ("torch.load(", "trust_remote_code=True", "shell=True", "allow_pickle=True"):
+            assert word not in text, f"{path}: {word}"
+
+
+@pytest.mark.parametrize("module", ["federation", "federation.run", "federation.config", "ui.main"])
+def test_light_modules_load_no_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
