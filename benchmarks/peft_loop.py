@@ -98,6 +98,7 @@ class PeftLoop:
         return torch.optim.AdamW(
             list(self.adapter.values()),
             lr=self.work.setting.lr,
+            eps=self.work.setting.eps,
             weight_decay=0,
             foreach=True if kind == "foreach" else None,
             fused=True if kind == "fused" else None,

@@ -37,6 +37,8 @@ class Setting(Spec):
     clients: int = Field(default=8, ge=1, description="clients of the round, all starting alike")
     steps: int = Field(ge=1, description="optimizer steps of each client")
     lr: float = Field(default=5e-4, gt=0, description="AdamW's learning rate")
+    # With torch's 1e-8 the rounding error of a gradient that is almost zero would become a step.
+    eps: float = Field(default=1e-6, gt=0, description="AdamW's denominator offset")
 
     @property
     def name(self) -> str:

@@ -57,7 +57,7 @@ class Work:
     def plan(self) -> RoundPlan:
         """The round as the engine is asked for it."""
         s = self.setting
-        work = LocalWork(lr=s.lr, steps=s.steps, batch_size=s.batch)
+        work = LocalWork(lr=s.lr, eps=s.eps, steps=s.steps, batch_size=s.batch)
         return RoundPlan(0, s.clients, tuple(self.rows), work, SEED)
 
     @property
