@@ -15,7 +15,7 @@ from federation.run import Run
 from federation.storage import size_text
 from ui.results import NAMES, Row, baselines, compared, configuration, mean, own_subject
 
-PIPE_WIDTH = 100  # of a table that goes to a file or another program
+PIPE_WIDTH = 160  # of a table that goes to a file or another program
 HIGHER_IS_BETTER = ("exact_match", "choice_accuracy", "rouge_l")
 HEADINGS = {
     "exact_match": "exact match",

@@ -82,3 +82,9 @@ def copied(finished: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(finished, tmp_path / "copied"))
+
+
+@pytest.fixture(autouse=True)
+def not_a_terminal(monkeypatch):
+    """Write tables as for a file, whatever ran the tests."""
+    monkeypatch.delenv("COLUMNS", raising=False)
