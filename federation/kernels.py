@@ -59,19 +59,38 @@ def causal_attention(
         raise ValueError(f"not offered by this attention: {asked or 'dropout or a cache'}")
     B, H, T, d = query.shape
     K = key.shape[1]
-    scores = torch.matmul(
-        query.reshape(B * K, (H // K) * T, d) * (scaling or 1 / math.sqrt(d)),
+    folded = (B * K, (H // K) * T, d)
+    # The mask is what the product is added to, so masking and scaling cost no pass of their own.
+    scores = torch.baddbmm(
+        additive_mask(attention_mask, query, K),
+        query.reshape(folded),
         key.reshape(B * K, T, d).mT,
+        alpha=1 / math.sqrt(d) if scaling is None else scaling,
     )
-    if attention_mask is None:
-        mask = forbidden(T, scores.dtype, query.device)
-    elif attention_mask.dtype == torch.bool:
-        mask = torch.where(attention_mask, 0.0, -math.inf).to(scores.dtype).unsqueeze(1)
-    else:
-        raise ValueError(f"the mask must be boolean, got {attention_mask.dtype}")
-    weights = torch.softmax(scores.view(B, K, H // K, T, T) + mask, dim=-1)
-    mixed = torch.matmul(weights.view(B * K, (H // K) * T, T), value.reshape(B * K, T, d))
+    mixed = torch.bmm(torch.softmax(scores, dim=-1), value.reshape(B * K, T, d))
     return mixed.view(B, H, T, d).transpose(1, 2).contiguous(), None
+
+
+def additive_mask(allowed: Tensor | None, query: Tensor, key_heads: int) -> Tensor:
+    """Return 0 where attention is allowed and -inf elsewhere, ``(B K, (H / K) T, T)``.
+
+    Args:
+        allowed: None for plain causal attention, else boolean, broadcastable to ``(B, 1, T, T)``.
+        query: ``(B, H, T, d)``.
+        key_heads: K.
+
+    Raises:
+        ValueError: for a mask that is not boolean.
+    """
+    B, H, T, _ = query.shape
+    if allowed is None:
+        mask = forbidden(T, query.dtype, query.device)
+        return mask.repeat(H // key_heads, 1).expand(B * key_heads, -1, -1)
+    if allowed.dtype != torch.bool:
+        raise ValueError(f"the mask must be boolean, got {allowed.dtype}")
+    mask = torch.zeros(allowed.shape, dtype=query.dtype, device=query.device)
+    mask = mask.masked_fill(~allowed, -math.inf).expand(B, 1, T, T)
+    return mask.repeat(1, key_heads, H // key_heads, 1).view(B * key_heads, -1, T)
 
 
 def forbidden(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -164,13 +183,15 @@ class LinearNLL(torch.autograd.Function):
 def nll_and_gradient(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     """Return nll ``(N,)`` and the gradient of ``(scale * nll).sum()`` with respect to the logits.
 
-    Overwrites ``logits`` with that gradient.
+    One softmax serves both: the log of the normaliser is the largest logit minus the log of its
+    probability, which stays exact where the target's own probability underflows.
     """
-    lse = torch.logsumexp(logits, -1)
-    nll = lse - logits.gather(1, target[:, None]).squeeze(1)
-    gradient = logits.sub_(lse[:, None]).exp_()
-    gradient[torch.arange(len(target)), target] -= 1
-    return nll, gradient.mul_(scale[:, None])
+    at = logits.gather(1, target[:, None]).squeeze(1)
+    probability = torch.softmax(logits, -1)
+    nll = logits.amax(-1) - probability.amax(-1).log() - at
+    gradient = probability.mul_(scale[:, None])
+    gradient[torch.arange(len(target)), target] -= scale
+    return nll, gradient
 
 
 class RMSNorm(torch.autograd.Function):
