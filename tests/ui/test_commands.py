@@ -204,7 +204,7 @@ def test_the_demo_configuration_is_valid(call: Call, world: World, tmp_path: Pat
     small += ["evaluation.max_examples=4", "evaluation.max_new_tokens=2", "model.dtype=float32"]
     small += ["data.max_tokens=64", f"model.base={world.base}"]
     said = call("demo", "--out", tmp_path / "demo", "--set", *small)
-    assert said.code == 0 and "12 invented organisations" in said.err
+    assert said.code == 0 and f"{config.data.count} invented organisations" in said.err
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*.toml")))
