@@ -122,12 +122,13 @@ def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_bu
         if chunk > 1 and batch.ids_CBT.numel() > token_budget:
             break
         speed = chunk / seconds_per_step(engine.task, params, batch)
-        if speed > best_speed * 1.03:  # a tie goes to the smaller: it needs less memory
-            best, best_speed = chunk, speed
+        if speed <= best_speed * 1.03:  # no faster: larger only needs more memory
+            break
+        best, best_speed = chunk, speed
     return best
 
 
-def seconds_per_step(task: Task, params: Tensor, batch: Batch, repeats: int = 2) -> float:
+def seconds_per_step(task: Task, params: Tensor, batch: Batch, repeats: int = 1) -> float:
     """Return the fastest of a few gradient passes after one to warm up."""
     params_C = params.expand(len(batch.count_C), -1).clone()
     gradient = GradientPass(task, params_C)
