@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from federation.experiment import Setup
 
 OWN_MODELS = 32  # most clients whose own models are judged
-FEWEST = 32  # examples of a shared split on which each of them is judged, at least
+SHARED = 1000  # examples of a shared split that they read together; the same ones for each
 SUBJECTS = ("local", "centralised")  # algorithms that are baselines; all others are "federated"
 
 
@@ -95,7 +95,7 @@ def own_reports(
         ("test", everyone),
         ("unseen", union(limited(setup, "unseen", splits.unseen))),
     ):
-        rows = subset(rows, max(FEWEST, most(setup) // len(names)), setup.config.seed, split)
+        rows = subset(rows, min(most(setup), SHARED // len(names)), setup.config.seed, split)
         if len(rows):
             report = evaluate_own(evaluation, params_C, dict.fromkeys(names, rows))
             yield split, report.mean | suffixed(report.std, "std"), by_metric(report)

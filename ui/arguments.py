@@ -152,7 +152,10 @@ def _init(parser: ArgumentParser) -> None:
 
 COMMANDS = (
     Command(
-        "demo", "see it work in a minute, offline, on invented organisations", _demo, go_on=RESUME
+        "demo",
+        "see it work in ninety seconds, offline, on invented organisations",
+        _demo,
+        go_on=RESUME,
     ),
     Command("run", "run a federated experiment", _run, go_on=RESUME),
     Command("resume", "go on with a run that was stopped or killed", a_run, go_on=RESUME),

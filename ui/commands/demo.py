@@ -1,4 +1,4 @@
-"""``fedpilot demo``: the whole job in a minute, offline, on what ships with fedpilot."""
+"""``fedpilot demo``: the whole job in ninety seconds, offline, on what ships with fedpilot."""
 
 import sys
 from argparse import Namespace
