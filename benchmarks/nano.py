@@ -18,21 +18,21 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from federation.algorithm import fedavg, run_round
-from federation.base import Base, load_base
+from federation.algorithms.algorithm import fedavg, run_round
 from federation.config import EvaluationSpec
-from federation.corpus import Corpus, tokenise
-from federation.engine import LocalEngine
-from federation.evaluation import Evaluation, evaluate
-from federation.likelihood import example_nll
-from federation.local import Task
-from federation.lora import LoRA
-from federation.memory import RamMemory
+from federation.data.corpus import Corpus, tokenise
+from federation.data.sources import Records
+from federation.data.templates import parse_templates
+from federation.data.tokens import SequenceFormat, Tokens, sequence_format
+from federation.evaluation.evaluate import Evaluation, evaluate
+from federation.evaluation.likelihood import example_nll
 from federation.plan import RoundPlan
-from federation.sources import Records
 from federation.specs import LocalWork, LoRASpec
-from federation.templates import parse_templates
-from federation.tokens import SequenceFormat, Tokens, sequence_format
+from federation.training.base import Base, load_base
+from federation.training.engine import LocalEngine
+from federation.training.local import Task
+from federation.training.lora import LoRA
+from federation.training.memory import RamMemory
 
 
 def bits_per_byte(base: Base, tokens: Tokens, rows: np.ndarray) -> float:

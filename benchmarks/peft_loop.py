@@ -16,9 +16,9 @@ from torch import Tensor
 
 from benchmarks.settings import CHOICES, Peer
 from benchmarks.work import Work
-from federation.base import DTYPES
-from federation.batches import Batch
-from federation.local import batch_at
+from federation.training.base import DTYPES
+from federation.training.batches import Batch
+from federation.training.local import batch_at
 
 
 class PeftLoop:

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from benchmarks.settings import PROMPT_SHARE, QUANTILES, SHAPES, Setting
 from federation.address import generator, torch_generator
-from federation.base import load_base
-from federation.batches import draw
-from federation.lora import LoRA
+from federation.data.tokens import Tokens
 from federation.plan import RoundPlan
-from federation.pretrain import Architecture, initial_weights, llama_config
+from federation.pretraining.pretrain import Architecture, initial_weights, llama_config
 from federation.specs import LocalWork
-from federation.tokens import Tokens
+from federation.training.base import load_base
+from federation.training.batches import draw
+from federation.training.lora import LoRA
 from federation.tree import Layout
 
 SEED = 0

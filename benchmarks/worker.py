@@ -26,12 +26,12 @@ Round = Callable[[], tuple[Tensor, Tensor]]
 
 def ours(work: Work, system: Ours) -> Round:
     """Load the base, adapt it, and return the round of the setting on our engine."""
-    from federation.algorithm import fedavg
-    from federation.base import load_base
-    from federation.engine import LocalEngine
-    from federation.local import Task
-    from federation.lora import LoRA
-    from federation.memory import RamMemory
+    from federation.algorithms.algorithm import fedavg
+    from federation.training.base import load_base
+    from federation.training.engine import LocalEngine
+    from federation.training.local import Task
+    from federation.training.lora import LoRA
+    from federation.training.memory import RamMemory
 
     base = load_base(str(work.model), system.dtype)
     lora = LoRA(base, work.setting.lora)

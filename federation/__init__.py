@@ -7,28 +7,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from federation.algorithm import Algorithm as Algorithm
-    from federation.algorithm import fedavg as fedavg
-    from federation.algorithm import run_round as run_round
+    from federation.algorithms.algorithm import Algorithm as Algorithm
+    from federation.algorithms.algorithm import fedavg as fedavg
+    from federation.algorithms.algorithm import run_round as run_round
     from federation.config import Config as Config
-    from federation.engine import LocalEngine as LocalEngine
     from federation.experiment import resume as resume
     from federation.experiment import run_experiment as run_experiment
     from federation.plan import LocalWork as LocalWork
     from federation.plan import RoundPlan as RoundPlan
-    from federation.run import Run as Run
+    from federation.runs.run import Run as Run
+    from federation.training.engine import LocalEngine as LocalEngine
 
 _HOME = {
-    "Algorithm": "algorithm",
+    "Algorithm": "algorithms.algorithm",
     "Config": "config",
-    "LocalEngine": "engine",
+    "LocalEngine": "training.engine",
     "LocalWork": "specs",
     "RoundPlan": "plan",
-    "Run": "run",
-    "fedavg": "algorithm",
+    "Run": "runs.run",
+    "fedavg": "algorithms.algorithm",
     "resume": "experiment",
     "run_experiment": "experiment",
-    "run_round": "algorithm",
+    "run_round": "algorithms.algorithm",
 }
 
 __all__ = [

@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from federation.devices import DevicesSpec
+from federation.cohort.devices import DevicesSpec
+from federation.cohort.selection import CohortSpec
+from federation.data.partition import ClientsSpec
+from federation.data.splits import SplitSpec
 from federation.errors import ConfigError
-from federation.partition import ClientsSpec
-from federation.selection import CohortSpec
 from federation.specs import (
     EngineSpec,
     FullSpec,
@@ -25,7 +26,6 @@ from federation.specs import (
     ScheduleSpec,
     Spec,
 )
-from federation.splits import SplitSpec
 
 ORGANISATIONS = "organisations"  # data.source of the built-in client data
 

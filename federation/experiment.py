@@ -17,26 +17,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from federation import storage
-from federation.algorithm import Algorithm, run_round
-from federation.assess import assess
-from federation.base import Base, load_base
-from federation.build import CENTRALISED, build_algorithm, build_trainable
+from federation.algorithms.algorithm import Algorithm, run_round
+from federation.cohort.devices import DevicesSpec
+from federation.cohort.planner import Planner, RulePlanner
+from federation.cohort.selection import CohortSpec, check_population
 from federation.config import AlgorithmSpec, Config
-from federation.dataset import FederatedData, centralise, load_data, resolved
-from federation.devices import DevicesSpec
-from federation.engine import LocalEngine, measure_chunk
+from federation.data.dataset import FederatedData, centralise, load_data, resolved
 from federation.errors import ConfigError, FedpilotError
-from federation.interrupts import uninterrupted
-from federation.local import Task
-from federation.lora import LoRA
-from federation.peft_files import save_adapter
+from federation.evaluation.assess import assess
 from federation.plan import Reports, RoundPlan
-from federation.planner import Planner, RulePlanner
-from federation.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
-from federation.run import ADAPTER, Run
-from federation.run_writer import RunWriter
-from federation.selection import CohortSpec, check_population
+from federation.runs import storage
+from federation.runs.interrupts import uninterrupted
+from federation.runs.peft_files import save_adapter
+from federation.runs.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
+from federation.runs.run import ADAPTER, Run
+from federation.runs.writer import RunWriter
+from federation.training.base import Base, load_base
+from federation.training.build import CENTRALISED, build_algorithm, build_trainable
+from federation.training.engine import LocalEngine, measure_chunk
+from federation.training.local import Task
+from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
 
 NOISE_KEY = "noise.key"

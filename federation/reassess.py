@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from federation.base import load_base
-from federation.build import build_algorithm, build_trainable
 from federation.config import Config
-from federation.corpus import Corpus, tokenise
-from federation.dataset import load_data, templates
+from federation.data.corpus import Corpus, tokenise
+from federation.data.dataset import load_data, templates
+from federation.data.sources import read_records
+from federation.data.tokens import SequenceFormat, sequence_format
 from federation.errors import ConfigError
-from federation.evaluation import Evaluation, evaluate, subset
+from federation.evaluation.evaluate import Evaluation, evaluate, subset
 from federation.experiment import default_cache
-from federation.local import Task
-from federation.run import Figures, Run
-from federation.sources import read_records
-from federation.tokens import SequenceFormat, sequence_format
+from federation.runs.run import Figures, Run
+from federation.training.base import load_base
+from federation.training.build import build_algorithm, build_trainable
+from federation.training.local import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

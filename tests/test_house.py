@@ -76,7 +76,35 @@ def test_nothing_dangerous_is_called(package):
             assert word not in text, f"{path}: {word}"
 
 
-@pytest.mark.parametrize("module", ["federation", "federation.run", "federation.config", "ui.main"])
+@pytest.mark.parametrize(
+    "module", ["federation", "federation.runs.run", "federation.config", "ui.main"]
+)
 def test_light_modules_load_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, timeout=60)
+
+
+NAMES = slice(0, 26)  # the columns of the README's tree that hold names
+
+
+def named_in_tree(text: str) -> set[str]:
+    """Return the modules of federation that the README's tree names, as ``folder/module``."""
+    block = text.split("```\nfederation/ ")[1].split("\nllm_tools/")[0]
+    named, folder = set(), ""
+    for line in block.splitlines()[1:]:
+        names = line[NAMES].split()
+        if not line.startswith("    "):
+            folder = names[0] if names[0].endswith("/") else ""
+        named |= {f"{folder}{name}" for name in names if not name.endswith("/")}
+    return named
+
+
+def test_the_readme_names_every_module():
+    there = {
+        path.relative_to(ROOT / "federation").with_suffix("").as_posix()
+        for path in files("federation")
+        if path.stem != "__init__" and "organisations" not in path.parts
+    }
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert there - named_in_tree(text) == set()
+    assert named_in_tree(text) - there == set()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from federation.vocabulary import train_tokenizer
+from federation.pretraining.vocabulary import train_tokenizer
 from tests.tiny_models import tiny
 
 CONTEXT = 96

@@ -10,8 +10,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from federation.run import Run
-from federation.storage import atomic_write, size_text
+from federation.runs.run import Run
+from federation.runs.storage import atomic_write, size_text
 from ui.results import NAMES, algorithm, mean, own_subject
 
 if TYPE_CHECKING:

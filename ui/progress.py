@@ -21,7 +21,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from federation.records import (
+from federation.runs.records import (
     DecisionRecord,
     EvaluationRecord,
     Record,

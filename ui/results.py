@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from federation.config import Config
-from federation.run import Figures, Run
+from federation.runs.run import Figures, Run
 
 BASELINES = ("local", "centralised")
 NAMES = {

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from federation.run import Run
-from federation.storage import size_text
+from federation.runs.run import Run
+from federation.runs.storage import size_text
 from ui.results import NAMES, Row, baselines, compared, configuration, mean, own_subject
 
 PIPE_WIDTH = 160  # of a table that goes to a file or another program

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.run import Run, problems
+from federation.runs.run import Run, problems
 from tests.tiny_worlds import World, tiny_world
 
 ROOT = Path(__file__).parents[2]

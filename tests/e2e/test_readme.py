@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.base import NANO
+from federation.training.base import NANO
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 EXPERIMENT = """

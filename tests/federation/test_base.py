@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 
 from federation.address import generator
-from federation.base import client_loss, load_base, model_source, prepare
-from federation.batches import collate
+from federation.data.tokens import Tokens
 from federation.errors import ConfigError
-from federation.tokens import Tokens
+from federation.training.base import client_loss, load_base, model_source, prepare
+from federation.training.batches import collate
 from tests.tiny_models import VOCABULARY, tiny
 
 

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.address import generator
-from federation.batches import ABSENT, collate, draw
+from federation.data.tokens import Tokens
 from federation.errors import DataError
-from federation.tokens import Tokens
+from federation.training.batches import ABSENT, collate, draw
 
 
 @st.composite

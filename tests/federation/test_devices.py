@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from federation import devices
-from federation.devices import (
+from federation.cohort import devices
+from federation.cohort.devices import (
     DevicesSpec,
     Speeds,
     availability_rates,

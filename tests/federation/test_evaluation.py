@@ -15,26 +15,34 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
-from federation import evaluation as module
-from federation import kernels, scores
 from federation.address import generator, torch_generator
-from federation.algorithms import fedavg
-from federation.base import load_base, prepare
-from federation.choices import choice_sequences
+from federation.algorithms.catalogue import fedavg
 from federation.config import EvaluationSpec
-from federation.corpus import tokenise
+from federation.data.corpus import tokenise
+from federation.data.sources import read_records
+from federation.data.templates import parse_templates
+from federation.data.tokens import sequence_format
 from federation.errors import ConfigError, DataError
-from federation.evaluation import Evaluation, evaluate, evaluate_own, evaluate_shared, score, subset
-from federation.full import FullParameters
-from federation.likelihood import example_nll
-from federation.local import Task
-from federation.lora import LoRA
-from federation.scores import worst_decile
-from federation.sources import read_records
+from federation.evaluation import evaluate as module
+from federation.evaluation import scores
+from federation.evaluation.choices import choice_sequences
+from federation.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    evaluate_own,
+    evaluate_shared,
+    score,
+    subset,
+)
+from federation.evaluation.likelihood import example_nll
+from federation.evaluation.scores import worst_decile
+from federation.evaluation.stacks import Limits
 from federation.specs import LoRASpec
-from federation.stacks import Limits
-from federation.templates import parse_templates
-from federation.tokens import sequence_format
+from federation.training import kernels
+from federation.training.base import load_base, prepare
+from federation.training.full import FullParameters
+from federation.training.local import Task
+from federation.training.lora import LoRA
 
 SHARED = Path(os.environ.get("FEDPILOT_TEST_DATA", Path(__file__).parents[3] / "shared"))
 TEMPLATES = parse_templates(prompt="{q}", response="{a}", choices="{options}")
@@ -199,7 +207,7 @@ def test_nothing_stays_bound_and_no_gradient_is_kept(asked, plain, corpus, monke
     def broken(*_):
         raise RuntimeError("stop")
 
-    monkeypatch.setattr("federation.likelihood.row_nats", broken)
+    monkeypatch.setattr("federation.evaluation.likelihood.row_nats", broken)
     with pytest.raises(RuntimeError, match="stop"):
         evaluate(asked, params, ROWS)
     monkeypatch.undo()

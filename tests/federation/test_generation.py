@@ -8,15 +8,15 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from federation import kernels
 from federation.address import generator, torch_generator
-from federation.base import Base, prepare
 from federation.errors import ConfigError
-from federation.generation import fit, generate, pad_left, without_end
-from federation.local import Task
-from federation.lora import LoRA
+from federation.evaluation.generation import fit, generate, pad_left, without_end
+from federation.evaluation.stacks import bound
 from federation.specs import LoRASpec
-from federation.stacks import bound
+from federation.training import kernels
+from federation.training.base import Base, prepare
+from federation.training.local import Task
+from federation.training.lora import LoRA
 
 NEVER = 1  # the end-of-sequence token, which a random model hardly ever writes
 

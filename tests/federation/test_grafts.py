@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from federation import grafts, kernels
-from federation.base import prepare
-from federation.grafts import graft
+from federation.training import grafts, kernels
+from federation.training.base import prepare
+from federation.training.grafts import graft
 from tests.tiny_models import SETTINGS, tiny
 
 EXPECTED = {

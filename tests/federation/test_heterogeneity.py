@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from rich.console import Console
 from scipy.spatial.distance import jensenshannon
 
-from federation.clients import Column, group
+from federation.data.clients import Column, group
+from federation.data.heat_map import heat_map
+from federation.data.heterogeneity import effective_number, entropy, gini, jensen_shannon, report
+from federation.data.partition import ClientsSpec, by_key, dirichlet, partition
 from federation.errors import DataError, StorageError
-from federation.heat_map import heat_map
-from federation.heterogeneity import effective_number, entropy, gini, jensen_shannon, report
-from federation.partition import ClientsSpec, by_key, dirichlet, partition
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("FEDPILOT_TEST_DATA", ROOT / ".." / "shared")) / "data"

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from federation.interrupts import uninterrupted
+from federation.runs.interrupts import uninterrupted
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

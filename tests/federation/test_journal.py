@@ -9,10 +9,10 @@ from hashlib import sha256
 import pytest
 from pydantic import ValidationError
 
-from federation import journal, records
 from federation.errors import CorruptError, StorageError
-from federation.journal import Cursor, Journal
-from federation.records import (
+from federation.runs import journal, records
+from federation.runs.journal import Cursor, Journal
+from federation.runs.records import (
     KINDS,
     SCHEMA,
     EndRecord,

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from federation import kernels
 from federation.address import torch_generator
+from federation.training import kernels
 
 
 def draw(*shape: int, purpose: str = "", grad: bool = True) -> Tensor:

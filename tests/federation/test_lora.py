@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from federation import lora as lora_module
 from federation.address import torch_generator
-from federation.base import Base, prepare
 from federation.errors import ConfigError
-from federation.grafts import replace_modules
-from federation.lora import LoRA, StackedLoRA
 from federation.specs import LoRASpec
+from federation.training import lora as lora_module
+from federation.training.base import Base, prepare
+from federation.training.grafts import replace_modules
+from federation.training.lora import LoRA, StackedLoRA
 from tests.tiny_models import SETTINGS, tiny
 
 KINDS = [kind for kind in SETTINGS if kind != "Mixtral"]

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from federation import storage
 from federation.errors import CorruptError
-from federation.memory import DiskMemory, RamMemory
+from federation.runs import storage
+from federation.training.memory import DiskMemory, RamMemory
 
 FRESH = {"control": torch.zeros(3), "moment": torch.full((2, 2), 5.0, dtype=torch.float64)}
 

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from federation.base import NANO, load_base
-from federation.likelihood import example_nll
-from federation.tokens import Tokens
+from federation.data.tokens import Tokens
+from federation.evaluation.likelihood import example_nll
+from federation.training.base import NANO, load_base
 
 
 def test_it_is_small_enough_to_ship():

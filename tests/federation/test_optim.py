@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from federation.address import torch_generator
-from federation.optim import OPTIMIZERS, adamw_update, clip_rows, sgd_update
 from federation.specs import LocalWork
+from federation.training.optim import OPTIMIZERS, adamw_update, clip_rows, sgd_update
 
 C, P, STEPS = 3, 7, 5
 WORKS = {

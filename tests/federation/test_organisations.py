@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federation.address import generator
-from federation.errors import ConfigError
-from federation.organisations import (
+from federation.data.organisations import (
     check,
     dataset,
     example,
@@ -22,10 +21,11 @@ from federation.organisations import (
     organisations,
     pretraining_rows,
 )
-from federation.organisations.domain import NAMES, domain_named
-from federation.organisations.organisation import labels_of
-from federation.organisations.phrases import Choice, expand, parse
-from federation.organisations.style import STYLES, mistype, write
+from federation.data.organisations.domain import NAMES, domain_named
+from federation.data.organisations.organisation import labels_of
+from federation.data.organisations.phrases import Choice, expand, parse
+from federation.data.organisations.style import STYLES, mistype, write
+from federation.errors import ConfigError
 
 SEED = 7
 ORGANISATIONS = organisations(SEED, 3 * len(NAMES), total=60_000, skew=0.5)

@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import chi2_contingency
 
-from federation.clients import Clients, Column, client_id
-from federation.errors import DataError
-from federation.heterogeneity import effective_number
-from federation.partition import (
+from federation.data.clients import Clients, Column, client_id
+from federation.data.heterogeneity import effective_number
+from federation.data.partition import (
     ClientsSpec,
     by_key,
     dirichlet,
@@ -20,7 +19,8 @@ from federation.partition import (
     set_aside,
     shards,
 )
-from federation.topics import cluster, topics
+from federation.data.topics import cluster, topics
+from federation.errors import DataError
 
 LABELS = np.repeat(np.arange(8), 500)
 
@@ -201,8 +201,8 @@ def test_topics_find_what_texts_are_about():
 
 
 def test_topics_learn_from_a_sample_and_assign_the_rest(monkeypatch):
-    monkeypatch.setattr("federation.topics.FIT_ROWS", 40)
-    monkeypatch.setattr("federation.topics.BLOCK", 7)
+    monkeypatch.setattr("federation.data.topics.FIT_ROWS", 40)
+    monkeypatch.setattr("federation.data.topics.BLOCK", 7)
     texts = ["bread and flour", "wheels and motors"] * 50
     codes = topics(texts, 100, 2, seed=0).codes
     assert len(set(codes[::2])) == len(set(codes[1::2])) == 1 and codes[0] != codes[1]

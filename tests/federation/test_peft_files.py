@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from federation import storage
 from federation.address import torch_generator
-from federation.base import prepare
 from federation.errors import ConfigError, CorruptError, StorageError
-from federation.lora import LoRA
-from federation.peft_files import CONFIG, WEIGHTS, load_adapter, save_adapter
+from federation.runs import storage
+from federation.runs.peft_files import CONFIG, WEIGHTS, load_adapter, save_adapter
 from federation.specs import LoRASpec
+from federation.training.base import prepare
+from federation.training.lora import LoRA
 from tests.tiny_models import tiny
 
 IDS = torch.arange(3, 3 + 2 * 11).view(2, 11)

@@ -20,10 +20,10 @@ import numpy as np
 import pytest
 import torch
 
-from federation import journal, run, storage, tree_files
 from federation.address import generator
 from federation.errors import ConfigError, CorruptError, LockedError, StorageError
-from federation.records import (
+from federation.runs import journal, run, storage, tree_files
+from federation.runs.records import (
     DecisionRecord,
     EndRecord,
     EvaluationRecord,
@@ -32,8 +32,8 @@ from federation.records import (
     StartRecord,
     computed,
 )
-from federation.run import Run
-from federation.run_writer import RunWriter
+from federation.runs.run import Run
+from federation.runs.writer import RunWriter
 
 POPULATION, COHORT, ROUNDS, P = 5, 2, 5, 3
 FRESH = {"kept": torch.zeros(P)}
@@ -564,11 +564,11 @@ def test_a_view_grows_with_the_run(tmp_path):
 
 def test_a_run_is_read_without_torch(copy):
     code = (
-        "import sys; from federation.run import Run, problems; run = Run.open(sys.argv[1]);"
+        "import sys; from federation.runs.run import Run, problems; run = Run.open(sys.argv[1]);"
         "print(len(run.rounds), run.status, problems(sys.argv[1]));"
         "assert not {'torch', 'numpy', 'safetensors'} & set(sys.modules)"
     )
-    root = Path(run.__file__).parent.parent
+    root = Path(run.__file__).parents[2]
     out = subprocess.run(
         [sys.executable, "-c", code, str(copy)],
         cwd=root,

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from federation import selection
-from federation.errors import ConfigError
-from federation.selection import (
+from federation.cohort import selection
+from federation.cohort.selection import (
     RULES,
     CohortSpec,
     Request,
@@ -22,7 +21,8 @@ from federation.selection import (
     oort_utility,
     select,
 )
-from federation.standing import Standing
+from federation.cohort.standing import Standing
+from federation.errors import ConfigError
 
 # Upper 0.1 % points of the chi-square distribution, by degrees of freedom.
 CHI_SQUARE = {3: 16.27, 5: 20.52}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation.data.sources import _text_units, read_records
 from federation.errors import DataError
-from federation.sources import _text_units, read_records
 
 ROWS = [{"q": "one, two", "a": "ü\nx"}, {"q": '"', "a": ""}, {"q": "3", "a": "drei"}]
 

@@ -4,9 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from federation.clients import Clients, group
+from federation.data.clients import Clients, group
+from federation.data.splits import Splits, SplitSpec, held_out, split
 from federation.errors import DataError
-from federation.splits import Splits, SplitSpec, held_out, split
 
 shares = st.sampled_from([0.0, 0.1, 0.25, 0.32])
 

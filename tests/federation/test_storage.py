@@ -15,8 +15,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import storage, tree_files
 from federation.errors import CorruptError, LockedError, StorageError
+from federation.runs import storage, tree_files
 
 OLD, NEW = b"old", b"new and longer"
 

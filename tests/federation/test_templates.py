@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation.data.templates import chat_format, parse_template, parse_templates
 from federation.errors import ConfigError, DataError
-from federation.templates import chat_format, parse_template, parse_templates
 
 DOLLY = parse_templates(
     prompt="{instruction}\n{context}", response="{response}", key="client", label="category"

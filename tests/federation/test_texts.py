@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from federation import texts
 from federation.errors import DataError
+from federation.pretraining import texts
 
 HERE = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("FEDPILOT_TEST_DATA", HERE.parent / "shared")) / "data"

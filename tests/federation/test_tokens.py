@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-import federation.corpus
-from federation.corpus import tokenise
+import federation.data.corpus
+from federation.data.corpus import tokenise
+from federation.data.sources import Records, read_records
+from federation.data.templates import ChatFormat, parse_templates
+from federation.data.tokens import SequenceFormat
 from federation.errors import ConfigError, DataError, StorageError
-from federation.sources import Records, read_records
-from federation.templates import ChatFormat, parse_templates
-from federation.tokens import SequenceFormat
 
 SHARED = Path(os.environ.get("FEDPILOT_TEST_DATA", Path(__file__).parents[3] / "shared"))
 PAIR = parse_templates(prompt="{q}", response="{a}", key="who", label="kind")
@@ -193,7 +193,7 @@ def test_the_last_use_of_a_tokenizer_does_not_change_the_digest(records, tmp_pat
 
 def test_blocks_join_seamlessly(records, tmp_path, monkeypatch):
     whole = store(records, tmp_path)
-    monkeypatch.setattr(federation.corpus, "_BLOCK", 2)
+    monkeypatch.setattr(federation.data.corpus, "_BLOCK", 2)
     shutil.rmtree(tmp_path / "cache")
     blocks = store(records, tmp_path)
     assert np.array_equal(whole.tokens.ids, blocks.tokens.ids)

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federation import algorithms, packing, transforms
 from federation.address import generator
-from federation.algorithm import Algorithm, run_round, uniform_mean
-from federation.algorithms import fedavg, fednova, local, scaffold
+from federation.algorithms import catalogue, packing, transforms
+from federation.algorithms.algorithm import Algorithm, run_round, uniform_mean
+from federation.algorithms.catalogue import fedavg, fednova, local, scaffold
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
@@ -323,4 +323,4 @@ def test_uploaded_bytes_follow_their_formula(make, formula, size):
 def test_downloaded_bytes_are_those_of_the_sent_groups():
     assert nbytes(sent_of(fedavg(), 1000)) == 4000
     assert nbytes(sent_of(scaffold(), 1000)) == 8000
-    assert nbytes(sent_of(algorithms.fedadam(), 1000)) == 4000
+    assert nbytes(sent_of(catalogue.fedadam(), 1000)) == 4000

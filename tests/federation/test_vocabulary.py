@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
-from federation.vocabulary import END, train_tokenizer
+from federation.pretraining.vocabulary import END, train_tokenizer
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, and the dog doesn't mind.",

@@ -17,17 +17,17 @@ import torch
 from torch import Tensor, nn
 
 from federation.address import generator, torch_generator
-from federation.algorithms import Algorithm, fedavg, fedprox, run_round
-from federation.base import Base, prepare
-from federation.engine import LocalEngine
-from federation.full import FullParameters
-from federation.grafts import replace_modules
-from federation.local import Task, fresh_memory
-from federation.lora import LoRA
-from federation.memory import RamMemory
+from federation.algorithms.catalogue import Algorithm, fedavg, fedprox, run_round
+from federation.data.tokens import Tokens
 from federation.plan import Engine, Reports, RoundPlan
 from federation.specs import LocalWork, LoRASpec
-from federation.tokens import Tokens
+from federation.training.base import Base, prepare
+from federation.training.engine import LocalEngine
+from federation.training.full import FullParameters
+from federation.training.grafts import replace_modules
+from federation.training.local import Task, fresh_memory
+from federation.training.lora import LoRA
+from federation.training.memory import RamMemory
 from federation.tree import Tree
 from tests.laws.laws import World
 from tests.tiny_models import VOCABULARY, tiny

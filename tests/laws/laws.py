@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from federation.algorithm import Algorithm, run_round
+from federation.algorithms.algorithm import Algorithm, run_round
 from federation.plan import Engine, Reports, RoundPlan
 from federation.specs import LocalWork
 from federation.tree import Tree, concat

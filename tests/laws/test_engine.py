@@ -2,7 +2,7 @@
 
 import pytest
 
-from federation.algorithms import fedavg, local, scaffold
+from federation.algorithms.catalogue import fedavg, local, scaffold
 from federation.specs import LocalWork
 from tests.laws import engine_laws, laws
 from tests.laws.toy_world import CASES

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from federation.address import generator
-from federation.algorithm import Algorithm
+from federation.algorithms.algorithm import Algorithm
 from federation.plan import Reports, RoundPlan
 from federation.tree import Tree, concat
 

@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from federation import algorithms, transforms
 from federation.address import generator
-from federation.algorithm import Algorithm
+from federation.algorithms import catalogue, transforms
+from federation.algorithms.algorithm import Algorithm
 from federation.plan import Engine, RoundPlan
 from federation.specs import LocalWork
 from federation.tree import Tree
@@ -71,44 +71,44 @@ class Case:
 
 
 CASES: dict[str, Case] = {
-    "fedavg": Case(lambda: algorithms.fedavg(), plain=True),
-    "fedprox": Case(lambda: algorithms.fedprox(mu=0.3)),
-    "fedprox(0)": Case(lambda: algorithms.fedprox(mu=0.0), plain=True),
-    "fedavgm": Case(lambda: algorithms.fedavgm(), plain=True),
-    "fedadagrad": Case(lambda: algorithms.fedadagrad()),
-    "fedyogi": Case(lambda: algorithms.fedyogi()),
-    "fedadam": Case(lambda: algorithms.fedadam()),
-    "fedadam(flower)": Case(lambda: algorithms.fedadam(v0=0.0, bias_correction="flower")),
-    "scaffold": Case(lambda: algorithms.scaffold(), weighted=False, plain=True),
-    "fednova": Case(lambda: algorithms.fednova(), plain=True),
-    "fednova(prox)": Case(lambda: algorithms.fednova(mu=0.3)),
-    "diloco": Case(lambda: algorithms.diloco()),
-    "diloco(1, 0)": Case(lambda: algorithms.diloco(server_lr=1.0, momentum=0.0), plain=True),
-    "local": Case(lambda: algorithms.local(), plain=True),
-    "clip": Case(lambda: transforms.clip_updates(algorithms.fedavg(), 0.5)),
+    "fedavg": Case(lambda: catalogue.fedavg(), plain=True),
+    "fedprox": Case(lambda: catalogue.fedprox(mu=0.3)),
+    "fedprox(0)": Case(lambda: catalogue.fedprox(mu=0.0), plain=True),
+    "fedavgm": Case(lambda: catalogue.fedavgm(), plain=True),
+    "fedadagrad": Case(lambda: catalogue.fedadagrad()),
+    "fedyogi": Case(lambda: catalogue.fedyogi()),
+    "fedadam": Case(lambda: catalogue.fedadam()),
+    "fedadam(flower)": Case(lambda: catalogue.fedadam(v0=0.0, bias_correction="flower")),
+    "scaffold": Case(lambda: catalogue.scaffold(), weighted=False, plain=True),
+    "fednova": Case(lambda: catalogue.fednova(), plain=True),
+    "fednova(prox)": Case(lambda: catalogue.fednova(mu=0.3)),
+    "diloco": Case(lambda: catalogue.diloco()),
+    "diloco(1, 0)": Case(lambda: catalogue.diloco(server_lr=1.0, momentum=0.0), plain=True),
+    "local": Case(lambda: catalogue.local(), plain=True),
+    "clip": Case(lambda: transforms.clip_updates(catalogue.fedavg(), 0.5)),
     "clip(scaffold)": Case(
-        lambda: transforms.clip_updates(algorithms.scaffold(), 0.5), weighted=False
+        lambda: transforms.clip_updates(catalogue.scaffold(), 0.5), weighted=False
     ),
-    "clip(wide)": Case(lambda: transforms.clip_updates(algorithms.fedavg(), 1e6), plain=True),
+    "clip(wide)": Case(lambda: transforms.clip_updates(catalogue.fedavg(), 1e6), plain=True),
     "noise": Case(
-        lambda: transforms.add_noise(algorithms.fedadam(), 0.5, 0.3, 3.0, SECRET),
+        lambda: transforms.add_noise(catalogue.fedadam(), 0.5, 0.3, 3.0, SECRET),
         weighted=False,
         still=False,
     ),
-    "top_k": Case(lambda: transforms.top_k(algorithms.fedavg(), 0.4)),
-    "top_k(1)": Case(lambda: transforms.top_k(algorithms.fedavg(), 1.0), plain=True),
-    "top_k(scaffold)": Case(lambda: transforms.top_k(algorithms.scaffold(), 0.4), weighted=False),
-    "top_k(local)": Case(lambda: transforms.top_k(algorithms.local(), 0.4), plain=True),
-    "int8": Case(lambda: transforms.quantize(algorithms.fednova(), 8), weighted=False),
+    "top_k": Case(lambda: transforms.top_k(catalogue.fedavg(), 0.4)),
+    "top_k(1)": Case(lambda: transforms.top_k(catalogue.fedavg(), 1.0), plain=True),
+    "top_k(scaffold)": Case(lambda: transforms.top_k(catalogue.scaffold(), 0.4), weighted=False),
+    "top_k(local)": Case(lambda: transforms.top_k(catalogue.local(), 0.4), plain=True),
+    "int8": Case(lambda: transforms.quantize(catalogue.fednova(), 8), weighted=False),
     "int4(top_k(clip))": Case(
         lambda: transforms.quantize(
-            transforms.top_k(transforms.clip_updates(algorithms.fedavg(), 0.5), 0.4), 4
+            transforms.top_k(transforms.clip_updates(catalogue.fedavg(), 0.5), 0.4), 4
         ),
         weighted=False,
     ),
     "int8(noise)": Case(
         lambda: transforms.quantize(
-            transforms.add_noise(algorithms.fedavg(), 0.5, 0.3, 3.0, SECRET), 8
+            transforms.add_noise(catalogue.fedavg(), 0.5, 0.3, 3.0, SECRET), 8
         ),
         weighted=False,
         still=False,

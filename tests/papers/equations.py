@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from federation import algorithms
-from federation.algorithm import Algorithm, run_round
+from federation.algorithms import catalogue
+from federation.algorithms.algorithm import Algorithm, run_round
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
 from federation.tree import Tree
@@ -72,29 +72,29 @@ class Equation:
 
 
 EQUATIONS: dict[str, Equation] = {
-    "fedavg": Equation(lambda: algorithms.fedavg(), loops.fedavg),
-    "fedprox": Equation(lambda: algorithms.fedprox(0.7), lambda s: loops.fedprox(s, 0.7)),
-    "fedavgm": Equation(lambda: algorithms.fedavgm(0.8, 0.6), lambda s: loops.fedavgm(s, 0.8, 0.6)),
+    "fedavg": Equation(lambda: catalogue.fedavg(), loops.fedavg),
+    "fedprox": Equation(lambda: catalogue.fedprox(0.7), lambda s: loops.fedprox(s, 0.7)),
+    "fedavgm": Equation(lambda: catalogue.fedavgm(0.8, 0.6), lambda s: loops.fedavgm(s, 0.8, 0.6)),
     "fedadagrad": Equation(
-        lambda: algorithms.fedadagrad(0.3, 0.4, 0.05),
+        lambda: catalogue.fedadagrad(0.3, 0.4, 0.05),
         lambda s: loops.fedopt(s, "adagrad", 0.3, 0.4, 0.0, 0.05),
     ),
     "fedyogi": Equation(
-        lambda: algorithms.fedyogi(0.3, 0.8, 0.9, 0.05),
+        lambda: catalogue.fedyogi(0.3, 0.8, 0.9, 0.05),
         lambda s: loops.fedopt(s, "yogi", 0.3, 0.8, 0.9, 0.05),
     ),
     "fedadam": Equation(
-        lambda: algorithms.fedadam(0.3, 0.8, 0.9, 0.05),
+        lambda: catalogue.fedadam(0.3, 0.8, 0.9, 0.05),
         lambda s: loops.fedopt(s, "adam", 0.3, 0.8, 0.9, 0.05),
     ),
-    "scaffold": Equation(lambda: algorithms.scaffold(0.9), lambda s: loops.scaffold(s, 0.9)[0]),
-    "fednova": Equation(lambda: algorithms.fednova(), loops.fednova),
-    "fednova, momentum": Equation(lambda: algorithms.fednova(), loops.fednova, momentum=0.8),
-    "fednova, prox": Equation(lambda: algorithms.fednova(0.7), lambda s: loops.fednova(s, 0.7)),
+    "scaffold": Equation(lambda: catalogue.scaffold(0.9), lambda s: loops.scaffold(s, 0.9)[0]),
+    "fednova": Equation(lambda: catalogue.fednova(), loops.fednova),
+    "fednova, momentum": Equation(lambda: catalogue.fednova(), loops.fednova, momentum=0.8),
+    "fednova, prox": Equation(lambda: catalogue.fednova(0.7), lambda s: loops.fednova(s, 0.7)),
     "fednova, both": Equation(
-        lambda: algorithms.fednova(0.7), lambda s: loops.fednova(s, 0.7), momentum=0.8
+        lambda: catalogue.fednova(0.7), lambda s: loops.fednova(s, 0.7), momentum=0.8
     ),
-    "diloco": Equation(lambda: algorithms.diloco(0.7, 0.9), lambda s: loops.diloco(s, 0.7, 0.9)),
+    "diloco": Equation(lambda: catalogue.diloco(0.7, 0.9), lambda s: loops.diloco(s, 0.7, 0.9)),
 }
 
 
@@ -109,7 +109,7 @@ def agrees(name: str) -> None:
 def scaffold_controls_agree() -> None:
     """Server and client controls are the paper's, and the server's is the mean of all clients'."""
     told = story()
-    state, engine = play(algorithms.scaffold(0.9), told)
+    state, engine = play(catalogue.scaffold(0.9), told)
     _, c, c_i = loops.scaffold(told, 0.9)
     assert_close(state["control"], c)
     for name, kept in engine.memory.items():

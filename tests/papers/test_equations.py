@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from federation import algorithms
-from federation.algorithm import Algorithm, run_round, uniform_mean
+from federation.algorithms import catalogue
+from federation.algorithms.algorithm import Algorithm, run_round, uniform_mean
 from federation.errors import ConfigError
 from federation.specs import LocalWork
 from tests.laws import toy
@@ -30,7 +30,7 @@ def test_scaffold_controls():
 def test_fednova_closed_forms(steps, momentum, mu):
     """Wang et al., section 4: the sums that momentum and the proximal term have in closed form."""
     work = LocalWork(lr=0.1, momentum=momentum, optimizer="sgd")
-    got = algorithms.accumulation(steps, work, mu)
+    got = catalogue.accumulation(steps, work, mu)
     if mu == 0:
         wanted = (steps - momentum * (1 - momentum**steps) / (1 - momentum)) / (1 - momentum)
     elif momentum == 0:
@@ -38,7 +38,7 @@ def test_fednova_closed_forms(steps, momentum, mu):
     else:
         wanted = 1.0
     assert math.isclose(got, wanted, rel_tol=1e-12)
-    assert algorithms.accumulation(0, work, mu) == 0
+    assert catalogue.accumulation(0, work, mu) == 0
 
 
 def pooled_optimum(told: loops.Story, weights: dict[str, float]) -> np.ndarray:
@@ -56,9 +56,9 @@ def test_scaffold_reaches_the_optimum_where_fedavg_stalls():
     everyone = {f"client-{i}": 10 for i in range(5)}
     told = story([everyone] * 50, lr=0.1)
     optimum = pooled_optimum(told, dict.fromkeys(everyone, 1 / 5))
-    uniform = replace(algorithms.fedavg(), combine=uniform_mean)
+    uniform = replace(catalogue.fedavg(), combine=uniform_mean)
     stalled = distance(uniform, told, optimum)
-    assert distance(algorithms.scaffold(), told, optimum) < 1e-3 * stalled
+    assert distance(catalogue.scaffold(), told, optimum) < 1e-3 * stalled
 
 
 def test_fednova_does_not_favour_the_busy():
@@ -67,25 +67,25 @@ def test_fednova_does_not_favour_the_busy():
     told = story([uneven] * 60, lr=0.005)
     optimum = pooled_optimum(told, loops.shares(told, uneven))
     begun = replace(told, start=optimum)
-    drift = distance(algorithms.fedavg(), begun, optimum)
-    assert distance(algorithms.fednova(), begun, optimum) < 0.1 * drift
+    drift = distance(catalogue.fedavg(), begun, optimum)
+    assert distance(catalogue.fednova(), begun, optimum) < 0.1 * drift
 
 
 def test_equal_steps_make_fednova_fedavg():
     told = story([dict.fromkeys(cohort, 3) for cohort in equations.ROUNDS])
-    state, _ = play(algorithms.fednova(), told)
+    state, _ = play(catalogue.fednova(), told)
     assert_close(state["params"], loops.fedavg(told))
 
 
 def test_fedprox_without_pull_is_fedavg_to_the_bit():
-    ours, _ = play(algorithms.fedprox(0.0), story())
-    plain, _ = play(algorithms.fedavg(), story())
+    ours, _ = play(catalogue.fedprox(0.0), story())
+    plain, _ = play(catalogue.fedavg(), story())
     assert torch.equal(ours["params"], plain["params"])
 
 
 def test_first_step_of_fedprox_feels_no_pull():
     told = story([{"client-0": 1, "client-1": 1}])
-    pulled, _ = play(algorithms.fedprox(5.0), told)
+    pulled, _ = play(catalogue.fedprox(5.0), told)
     assert_close(pulled["params"], loops.fedavg(told))
 
 
@@ -93,7 +93,7 @@ def test_fedprox_moves_less_the_stronger_it_pulls():
     told = story([{"client-0": 10}])
     moved = []
     for mu in (0.0, 0.5, 2.0, 8.0):
-        state, _ = play(algorithms.fedprox(mu), told)
+        state, _ = play(catalogue.fedprox(mu), told)
         moved.append(np.linalg.norm(state["params"].numpy() - told.start))
     assert moved == sorted(moved, reverse=True)
     assert moved[0] > 1.2 * moved[-1]
@@ -101,7 +101,7 @@ def test_fedprox_moves_less_the_stronger_it_pulls():
 
 @pytest.mark.parametrize(
     "special",
-    [algorithms.fedavgm(1.0, 0.0), algorithms.diloco(1.0, 0.0)],
+    [catalogue.fedavgm(1.0, 0.0), catalogue.diloco(1.0, 0.0)],
     ids=["fedavgm", "diloco"],
 )
 def test_servers_without_momentum_are_fedavg(special):
@@ -111,7 +111,7 @@ def test_servers_without_momentum_are_fedavg(special):
 
 def test_one_full_step_each_is_one_step_on_the_pooled_data():
     told = story([{f"client-{i}": 1 for i in range(5)}])
-    state, _ = play(algorithms.fedavg(), told)
+    state, _ = play(catalogue.fedavg(), told)
     p = loops.shares(told, told.rounds[0])
     pooled = sum(p[name] * client.gradient(told.start) for name, client in told.clients.items())
     assert_close(state["params"], told.start - told.lr * pooled)
@@ -119,7 +119,7 @@ def test_one_full_step_each_is_one_step_on_the_pooled_data():
 
 def test_local_clients_train_alone_and_the_server_stays():
     told = story()
-    state, engine = play(algorithms.local(), told)
+    state, engine = play(catalogue.local(), told)
     assert_close(state["params"], told.start)
     for name, kept in engine.memory.items():
         w = told.start
@@ -132,7 +132,7 @@ def test_local_clients_train_alone_and_the_server_stays():
 def test_adamw_is_refused_before_anything_is_sent(name):
     world = toy_world()
     plan = replace(world.plan(0, world.clients), work=LocalWork())
-    algorithm = algorithms.build(name, {})
+    algorithm = catalogue.build(name, {})
     engine = world.build(algorithm, 0)
     with pytest.raises(ConfigError, match=r'set work\.optimizer = "sgd"'):
         run_round(algorithm, engine, algorithm.init(world.params), plan)
@@ -143,17 +143,17 @@ def test_adamw_is_refused_before_anything_is_sent(name):
 def test_scaffold_refuses_momentum_and_fednova_kept_momentum():
     work = LocalWork(optimizer="sgd", momentum=0.9)
     with pytest.raises(ConfigError, match=r"set work.momentum = 0"):
-        algorithms.scaffold().check(work)
-    algorithms.fednova().check(work)
+        catalogue.scaffold().check(work)
+    catalogue.fednova().check(work)
     with pytest.raises(ConfigError, match="keep_optimizer"):
-        algorithms.fednova().check(work.model_copy(update={"keep_optimizer": True}))
+        catalogue.fednova().check(work.model_copy(update={"keep_optimizer": True}))
 
 
-@pytest.mark.parametrize("name", algorithms.ALGORITHMS)
+@pytest.mark.parametrize("name", catalogue.ALGORITHMS)
 def test_every_algorithm_builds_from_its_name_and_describes_its_settings(name):
-    schema = algorithms.settings_schema(name)
+    schema = catalogue.settings_schema(name)
     defaults = {key: field["default"] for key, field in schema["properties"].items()}
-    assert isinstance(algorithms.build(name, defaults), Algorithm)
+    assert isinstance(catalogue.build(name, defaults), Algorithm)
     assert all("description" in field for field in schema["properties"].values())
 
 
@@ -172,6 +172,6 @@ def test_every_algorithm_builds_from_its_name_and_describes_its_settings(name):
 )
 def test_wrong_names_and_settings_are_errors_of_one_line(name, settings, message):
     with pytest.raises(ConfigError) as error:
-        algorithms.build(name, settings)
+        catalogue.build(name, settings)
     assert message in str(error.value)
     assert "\n" not in str(error.value)

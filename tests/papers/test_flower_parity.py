@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from federation import algorithms
 from federation.address import generator
-from federation.algorithm import Algorithm
+from federation.algorithms import catalogue
+from federation.algorithms.algorithm import Algorithm
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
 
@@ -36,21 +36,21 @@ class Pair:
 
 
 PAIRS = {
-    "fedavg": Pair(lambda: algorithms.fedavg(), lambda: strategies.FedAvg()),
+    "fedavg": Pair(lambda: catalogue.fedavg(), lambda: strategies.FedAvg()),
     "fedavgm": Pair(
-        lambda: algorithms.fedavgm(0.6, 0.8),
+        lambda: catalogue.fedavgm(0.6, 0.8),
         lambda: strategies.FedAvgM(server_learning_rate=0.6, server_momentum=0.8),
     ),
     "fedadagrad": Pair(
-        lambda: algorithms.fedadagrad(0.2, 0.3, 0.01, v0=0.0),
+        lambda: catalogue.fedadagrad(0.2, 0.3, 0.01, v0=0.0),
         lambda: strategies.FedAdagrad(eta=0.2, eta_l=0.1, tau=0.01),
     ),
     "fedyogi": Pair(
-        lambda: algorithms.fedyogi(0.2, 0.8, 0.95, 0.01, v0=0.0),
+        lambda: catalogue.fedyogi(0.2, 0.8, 0.95, 0.01, v0=0.0),
         lambda: strategies.FedYogi(eta=0.2, beta_1=0.8, beta_2=0.95, tau=0.01),
     ),
     "fedadam": Pair(
-        lambda: algorithms.fedadam(0.2, 0.8, 0.95, 0.01, v0=0.0, bias_correction="flower"),
+        lambda: catalogue.fedadam(0.2, 0.8, 0.95, 0.01, v0=0.0, bias_correction="flower"),
         lambda: strategies.FedAdam(eta=0.2, beta_1=0.8, beta_2=0.95, tau=0.01),
     ),
 }
@@ -124,7 +124,7 @@ def test_parity(name):
 
 
 @pytest.mark.parametrize(
-    "paper", [algorithms.fedadam(0.2, 0.8, 0.95, 0.01), algorithms.fedadam(0.2, 0.8, 0.95, 0.01, 0)]
+    "paper", [catalogue.fedadam(0.2, 0.8, 0.95, 0.01), catalogue.fedadam(0.2, 0.8, 0.95, 0.01, 0)]
 )
 def test_the_paper_s_fedadam_is_another(paper):
     """The comparison can tell the variants apart."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from federation.config import Config
-from federation.run import Run
+from federation.runs.run import Run
 from tests.tiny_worlds import World, rows, write_rows
 from tests.ui.conftest import Call
 from ui.arguments import COMMANDS

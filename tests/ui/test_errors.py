@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from federation.run import Run
+from federation.runs.run import Run
 from tests.tiny_worlds import World, rows, write_rows
 from tests.ui.conftest import Call
 from ui.main import fail
@@ -196,7 +196,7 @@ def test_codes_of_other_ends(
 def test_a_full_disk(call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import errno
 
-    from federation import storage
+    from federation.runs import storage
 
     real, written = storage._write_all, []
 

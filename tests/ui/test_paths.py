@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from federation.config import Config
-from federation.dataset import resolved
-from federation.run import Run
+from federation.data.dataset import resolved
+from federation.runs.run import Run
 from tests.tiny_worlds import World
 from tests.ui.conftest import Call
 from tests.ui.test_errors import shortened

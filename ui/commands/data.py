@@ -8,24 +8,24 @@ from federation.config import Config
 from ui import tables
 
 if TYPE_CHECKING:
-    from federation.dataset import FederatedData
-    from federation.heterogeneity import HeterogeneityReport
+    from federation.data.dataset import FederatedData
+    from federation.data.heterogeneity import HeterogeneityReport
 
 TOPICS = 8  # topics that stand in for labels where there are none
 
 
 def main(args: Namespace) -> int:
     """Report on the data of a configuration: a table or JSON, and a picture."""
-    from federation.base import load_tokenizer
-    from federation.dataset import load_data
+    from federation.data.dataset import load_data
     from federation.experiment import default_cache
+    from federation.training.base import load_tokenizer
 
     config = Config.from_toml(args.config, args.overrides)
     tokenizer = load_tokenizer(config.model.base)
     data = load_data(config, tokenizer, Path.cwd(), default_cache())
     report = heterogeneity(config, data)
     if args.plot:
-        from federation.heat_map import heat_map
+        from federation.data.heat_map import heat_map
 
         heat_map(report, args.plot)
     if args.json:
@@ -37,9 +37,9 @@ def main(args: Namespace) -> int:
 
 def heterogeneity(config: Config, data: "FederatedData") -> "HeterogeneityReport":
     """Count labels; where the data has none, topics."""
-    from federation.dataset import Prompts
-    from federation.heterogeneity import report
-    from federation.topics import topics
+    from federation.data.dataset import Prompts
+    from federation.data.heterogeneity import report
+    from federation.data.topics import topics
 
     labels, kind = data.labels, config.data.clients.label or "label"
     if labels is None:

@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from rich.table import Table
 
-from federation.run import Figures, Run
+from federation.runs.run import Figures, Run
 from ui import tables
 from ui.results import NAMES, plain
 

@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from federation.run import Run
+from federation.runs.run import Run
 
 
 def main(args: Namespace) -> int:

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from federation.errors import ConfigError
-from federation.storage import atomic_write
+from federation.runs.storage import atomic_write
 from ui.template import template
 
 

@@ -8,8 +8,8 @@ from federation.errors import DataError
 
 def main(args: Namespace) -> int:
     """Run a recipe; the model it makes is a folder that transformers loads."""
-    from federation.algorithms import diloco
-    from federation.pretrain import Recipe, pretrain
+    from federation.algorithms.catalogue import diloco
+    from federation.pretraining.pretrain import Recipe, pretrain
 
     recipe = Recipe.from_toml(args.recipe)
     if not args.data.is_dir():

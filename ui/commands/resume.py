@@ -2,7 +2,7 @@
 
 from argparse import Namespace
 
-from federation.run import Run
+from federation.runs.run import Run
 from ui.commands.running import report
 from ui.progress import watching
 from ui.results import configuration

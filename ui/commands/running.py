@@ -6,7 +6,7 @@ from itertools import count
 from pathlib import Path
 
 from federation.config import Config
-from federation.run import Run
+from federation.runs.run import Run
 from ui import tables
 from ui.progress import watching
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from federation.errors import ConfigError, FedpilotError
-from federation.run import Run
+from federation.runs.run import Run
 from ui import tables
 from ui.results import as_json, is_run, own_subject
 

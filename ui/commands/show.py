@@ -4,7 +4,7 @@ from argparse import Namespace
 
 from rich.console import Console
 
-from federation.run import Run
+from federation.runs.run import Run
 from ui import tables
 from ui.results import as_json, configuration
 

@@ -3,7 +3,7 @@
 from argparse import Namespace
 
 from federation.errors import CorruptError
-from federation.run import problems
+from federation.runs.run import problems
 from ui.tables import print_json
 
 

@@ -10,19 +10,19 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from federation import algorithms, packing, servers, transforms
 from federation.address import generator
-from federation.algorithm import Algorithm, fedavg, uniform_mean
+from federation.algorithms import catalogue, packing, servers, transforms
+from federation.algorithms.algorithm import Algorithm, fedavg, uniform_mean
 from federation.plan import RoundPlan
 from federation.tree import Tree
 
-intact_scaffold = algorithms.scaffold
+intact_scaffold = catalogue.scaffold
 intact_fedadam = servers.fedadam
 intact_adaptive = servers.adaptive
 intact_add_noise = transforms.add_noise
 intact_gaussian = transforms.gaussian
 intact_dither = transforms.dither
-intact_local = algorithms.local
+intact_local = catalogue.local
 
 # ------------------------------------------------------------- engines
 

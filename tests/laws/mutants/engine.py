@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from federation import base, batches, engine, local, lora, memory, optim
-from federation.algorithms import fedavg
-from federation.base import Base
-from federation.batches import Batch
-from federation.engine import LocalEngine
-from federation.lora import LoRA, StackedLoRA
-from federation.memory import RamMemory
-from federation.optim import Optimizer
+from federation.algorithms.catalogue import fedavg
+from federation.data.tokens import Tokens
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
-from federation.tokens import Tokens
+from federation.training import base, batches, engine, local, lora, memory, optim
+from federation.training.base import Base
+from federation.training.batches import Batch
+from federation.training.engine import LocalEngine
+from federation.training.lora import LoRA, StackedLoRA
+from federation.training.memory import RamMemory
+from federation.training.optim import Optimizer
 from federation.tree import Params, Tree
 from tests.laws import engine_laws as laws
 

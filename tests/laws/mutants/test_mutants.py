@@ -7,8 +7,8 @@ from unittest.mock import patch
 
 import pytest
 
-from federation import servers
-from federation.algorithm import any_work
+from federation.algorithms import servers
+from federation.algorithms.algorithm import any_work
 from tests.federation import test_transforms
 from tests.laws import laws
 from tests.laws.mutants import broken
@@ -34,8 +34,16 @@ def parity(name: str) -> Callable[[], None]:
     return partial(test_flower_parity.test_parity, name)
 
 
-ENGINE, ALGORITHM, ALGORITHMS = "tests.laws.toy", "federation.algorithm", "federation.algorithms"
-SERVERS, WRAPPERS, PACKING = "federation.servers", "federation.transforms", "federation.packing"
+ENGINE, ALGORITHM, ALGORITHMS = (
+    "tests.laws.toy",
+    "federation.algorithms.algorithm",
+    "federation.algorithms.catalogue",
+)
+SERVERS, WRAPPERS, PACKING = (
+    "federation.algorithms.servers",
+    "federation.algorithms.transforms",
+    "federation.algorithms.packing",
+)
 
 MUTANTS: dict[str, Mutant] = {
     "loss averaged over clients": Mutant(

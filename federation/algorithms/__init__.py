@@ -1,0 +1,1 @@
+"""Federated algorithms as values, and what happens to updates on their way."""

@@ -1,0 +1,112 @@
+"""Who trains next, and with how much work: the decisions of a run, taken by the configured rules.
+
+A planner turns what is known before a round into a decision record, and a decision into a plan.
+Taking them apart makes a round replayable: the decision is in the journal, the plan follows from
+it by address.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from federation.cohort.devices import available, cut_stragglers, dropped, speeds
+from federation.cohort.selection import select
+from federation.cohort.standing import Standing
+from federation.config import Config
+from federation.plan import RoundPlan
+from federation.runs.records import DecisionRecord, RoundRecord
+from federation.specs import LocalWork
+
+
+class Planner(Protocol):
+    """Decides rounds."""
+
+    def decide(self, round: int) -> DecisionRecord:
+        """Say who is asked in a round, and to do what."""
+        ...
+
+    def plan(self, decision: DecisionRecord) -> tuple[RoundPlan, dict[str, str]]:
+        """Return the plan of those that will report, and why each of the others will not."""
+        ...
+
+    def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
+        """Take note of a committed round."""
+        ...
+
+
+class RulePlanner:
+    """The configured selection rule, schedule and simulated devices.
+
+    Attributes:
+        standing: what is known of every registered client.
+    """
+
+    def __init__(
+        self, config: Config, clients: Sequence[str], examples: np.ndarray, traffic: int
+    ) -> None:
+        """Start before the first round.
+
+        Args:
+            config: the run's configuration.
+            clients: ids of the registered clients, in registry order.
+            examples: training examples of each.
+            traffic: bytes that a client receives and sends in a round, for simulated devices.
+        """
+        self._config = config
+        self._clients = tuple(clients)
+        self._index = {client: i for i, client in enumerate(self._clients)}
+        self._speeds = speeds(config.devices, config.seed, len(clients))
+        self._traffic = traffic
+        seconds = config.work.steps * self._speeds.seconds_per_step_N
+        self.standing = Standing.fresh(
+            examples, seconds=seconds + traffic / self._speeds.bandwidth_N
+        )
+
+    def work(self, round: int) -> LocalWork:
+        """Return what each client does in a round: the configured work at the scheduled rate."""
+        config = self._config
+        factor = config.schedule.factor(round, config.rounds)
+        return config.work.model_copy(update={"lr": config.work.lr * factor})
+
+    def decide(self, round: int) -> DecisionRecord:
+        """Choose a cohort by the configured rule among the clients that are online."""
+        config = self._config
+        online = available(config.devices, config.seed, round, len(self._clients))
+        chosen = select(config.cohort, self.standing.now(online), config.seed, round)
+        return DecisionRecord(
+            round=round,
+            source="heuristic",
+            policy=config.cohort.rule,
+            clients=tuple(self._clients[i] for i in chosen),
+            work=self.work(round).model_dump(mode="json"),
+        )
+
+    def plan(self, decision: DecisionRecord) -> tuple[RoundPlan, dict[str, str]]:
+        """Let the simulated devices say who reports, and how many steps the slow ones make."""
+        config = self._config
+        index = [self._index[client] for client in decision.clients]
+        work = LocalWork.model_validate(decision.work)
+        asked = decision.steps or work.steps
+        steps, late = cut_stragglers(config.devices, self._speeds, index, asked, self._traffic)
+        lost = late | dropped(config.devices, config.seed, decision.round, index)
+        plan = RoundPlan(
+            round=decision.round,
+            population=len(self._clients),
+            clients=decision.clients,
+            work=work,
+            seed=config.seed,
+            steps=tuple(int(n) for n in steps),
+            batch_sizes=decision.batch_sizes,
+        )
+        missing = {self._clients[i]: reason for i, reason in lost.items()}
+        return plan.only([c for c in decision.clients if c not in missing]), missing
+
+    def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
+        """Note who was asked, who trained and with which loss."""
+        self.standing = self.standing.after(
+            record.round,
+            [self._index[client] for client in decision.clients],
+            [self._index[client] for client in record.clients],
+            [record.loss[client] for client in record.clients],
+        )

@@ -1,0 +1,194 @@
+"""From a configuration to a federation's data: rows, tokens, clients and their splits.
+
+Knows how the parts of the data path fit together; each part lives in a file of its own.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from glob import has_magic
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from federation.config import ORGANISATIONS, Config, DataSpec
+from federation.data.corpus import Codes, Corpus, tokenise
+from federation.data.partition import Clients, Column, partition, set_aside
+from federation.data.sources import Records, read_records
+from federation.data.splits import Splits, split
+from federation.data.templates import Templates, chat_format, parse_templates
+from federation.data.tokens import SequenceFormat, sequence_format
+from federation.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+PROMPT = "{instruction}\n{context}"  # templates of the built-in organisations
+RESPONSE = "{response}"
+NANO = "nano"  # the built-in base model
+
+
+@dataclass(frozen=True, eq=False)
+class FederatedData:
+    """Everything a run knows of its data.
+
+    Attributes:
+        corpus: the tokenised rows and the text behind them.
+        clients: who holds which row, held-out clients included.
+        splits: every row in exactly one of train, validation, test, unseen or the global test set.
+        judged: the splits that models are judged on; the same ones where training is centralised.
+        labels: the column a heterogeneity report is made over, if there is one.
+        form: the format of the token sequences.
+    """
+
+    corpus: Corpus
+    clients: Clients
+    splits: Splits
+    judged: Splits
+    labels: Column | None
+    form: SequenceFormat
+
+    def train_rows(self, client: str) -> np.ndarray:
+        """Return the row numbers of a client's training examples."""
+        return self.splits.train.rows(client)
+
+
+def load_data(
+    config: Config, tokenizer: "PreTrainedTokenizerFast", base_dir: Path, cache: Path
+) -> FederatedData:
+    """Read, tokenise, partition and split the data of a run.
+
+    Args:
+        config: the run's configuration.
+        tokenizer: the base model's.
+        base_dir: folder that relative paths in ``data.source`` start from.
+        cache: folder of tokenised corpora.
+
+    Raises:
+        ConfigError: if source, templates or partition cannot be used as configured.
+        DataError: if a row cannot be read or rendered, or rows do not suffice.
+    """
+    spec = with_defaults(config.data)
+    parsed = templates(spec, tokenizer)
+    corpus = tokenise(
+        records(config, base_dir),
+        parsed,
+        tokenizer,
+        max_tokens=spec.max_tokens,
+        cache=cache,
+        separator=spec.separator,
+    )
+    keys, labels = column(corpus.keys), column(corpus.labels)
+    clients = partition(
+        spec.clients,
+        len(corpus.tokens),
+        seed=config.seed,
+        keys=keys,
+        labels=labels,
+        texts=Prompts(corpus),
+    )
+    splits = split(
+        clients,
+        spec.split,
+        seed=config.seed,
+        unseen=spec.clients.unseen,
+        test_rows=set_aside(spec.clients, keys),
+    )
+    form = sequence_format(tokenizer, parsed, spec.max_tokens, spec.separator)
+    return FederatedData(corpus, clients, splits, splits, labels, form)
+
+
+def with_defaults(spec: DataSpec) -> DataSpec:
+    """Fill in templates and client key of the built-in organisations where none are given."""
+    if spec.source != ORGANISATIONS:
+        return spec
+    if spec.prompt is None and spec.response is None and spec.text is None:
+        spec = spec.model_copy(update={"prompt": PROMPT, "response": RESPONSE})
+    if not spec.clients.model_fields_set:
+        by_client = type(spec.clients)(by="key", key="client", label="label")
+        spec = spec.model_copy(update={"clients": by_client})
+    return spec
+
+
+def resolved(config: Config, base_dir: Path) -> Config:
+    """Say in full what a configuration leaves to defaults and to the current folder.
+
+    A run keeps this configuration, so that it can be resumed from any folder.
+    """
+    spec, base = with_defaults(config.data), Path(config.model.base).expanduser()
+    path = base_dir / Path(spec.source).expanduser()
+    if spec.source != ORGANISATIONS and (path.exists() or has_magic(spec.source)):
+        spec = spec.model_copy(update={"source": str(path.absolute())})
+    update: dict[str, object] = {"data": spec}
+    if config.model.base != NANO and base.is_dir():
+        update["model"] = config.model.model_copy(update={"base": str(base.absolute())})
+    return config.model_copy(update=update)
+
+
+def templates(spec: DataSpec, tokenizer: "PreTrainedTokenizerFast") -> Templates:
+    """Parse the templates of a configuration."""
+    parsed = parse_templates(
+        prompt=spec.prompt,
+        response=spec.response,
+        text=spec.text,
+        choices=spec.choices,
+        key=spec.clients.key,
+        label=spec.clients.label,
+    )
+    return replace(parsed, chat=chat_format(tokenizer)) if spec.chat else parsed
+
+
+def records(config: Config, base_dir: Path) -> Records:
+    """Open the rows of a configuration: files, a hub data set or the built-in organisations."""
+    spec = config.data
+    if spec.source != ORGANISATIONS:
+        return read_records(spec.source, base_dir, text=spec.text_unit)
+    from federation.data import organisations
+
+    def read() -> Iterator[tuple[str, organisations.Row]]:
+        rows = organisations.dataset(config.seed, spec.count, spec.examples)
+        for number, row in enumerate(rows, start=1):
+            yield f"{ORGANISATIONS} row {number}", row
+
+    def digest() -> str:
+        code = hashlib.sha256(f"{config.seed}/{spec.count}/{spec.examples}".encode())
+        for file in sorted(Path(organisations.__path__[0]).rglob("*.*")):
+            if file.suffix in (".py", ".toml"):
+                code.update(file.read_bytes())
+        return code.hexdigest()
+
+    return Records(name=ORGANISATIONS, read=read, digest=digest)
+
+
+def column(codes: Codes | None) -> Column | None:
+    """See stored codes as a column."""
+    return None if codes is None else Column(codes.codes, codes.names)
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """The text of every row, read anew at each pass, for clustering by topic."""
+
+    corpus: Corpus
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield prompt and response of every row."""
+        for example in self.corpus.examples:
+            yield f"{example.prompt} {example.response}".strip()
+
+
+def centralise(data: FederatedData) -> FederatedData:
+    """Put all training clients' rows into one client, ``"all"``: centralised training.
+
+    Validation, test and unseen rows stay as they are, so figures can be compared.
+    """
+    train = data.splits.train
+    everything = Clients(
+        names=("all",),
+        order=np.sort(train.order),
+        bounds=np.array([0, len(train.order)], dtype=np.int64),
+    )
+    if len(train.order) == 0:
+        raise ConfigError("data: no client has training examples")
+    return replace(data, splits=replace(data.splits, train=everything))

@@ -1,0 +1,1 @@
+"""How good a model is: likelihood, generations and choices, over sets, clients and federations."""

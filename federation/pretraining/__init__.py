@@ -1,0 +1,1 @@
+"""Making a small base model from public texts, federatedly."""

@@ -1,0 +1,355 @@
+"""A run directory as its readers see it: what happened, what it came to, whether it still runs.
+
+    config.json                       resolved configuration, written once
+    journal.jsonl                     what happened, the truth about everything below
+    state/round-0012.safetensors      server state after a round, its hash in the journal
+    clients/                          what clients keep (memory.py), hashes in the journal
+    lock                              held by the writer (run_writer.py)
+
+A rewind is a ``resume`` record that names the round from which the run goes on.  For readers,
+rounds, evaluations and explanations of later rounds are void from that line on; decisions stay,
+because a round that is run again is run as it was decided, without asking anybody again.
+
+Reading takes no lock and needs no torch, until a checkpoint is asked for.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from shutil import copytree
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import JsonValue
+
+from federation.errors import ConfigError, CorruptError
+from federation.runs import journal, storage, tree_files
+from federation.runs.journal import Cursor, Entry
+from federation.runs.records import (
+    DecisionRecord,
+    EndRecord,
+    EvaluationRecord,
+    ExplanationRecord,
+    Record,
+    ResumeRecord,
+    RoundRecord,
+    StartRecord,
+    UnknownRecord,
+    WarningRecord,
+)
+from federation.training.memory import DiskMemory
+
+if TYPE_CHECKING:
+    from federation.tree import Tree
+
+Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
+Figures = dict[str, dict[str, float]]
+"""Subject (federated, base, local, ...) -> metric -> value."""
+
+CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
+ADAPTER = "adapter"
+"""Folder of the final global adapter, in PEFT's format."""
+RETAINED = 3
+"""How many of the newest checkpoints are kept for going back."""
+
+
+@dataclass
+class History:
+    """What the records of a run mean together, with rewinds applied.
+
+    Attributes:
+        rounds: round -> its record, in order, without gaps.
+        decisions: round -> the latest decision for it, also of rounds that are yet to be run again.
+        highest: highest round that was ever committed, void ones included; -1 if none.
+        ended: how the run ended, if nothing was resumed since.
+    """
+
+    start: StartRecord | None = None
+    rounds: dict[int, RoundRecord] = field(default_factory=dict)
+    decisions: dict[int, DecisionRecord] = field(default_factory=dict)
+    evaluations: list[EvaluationRecord] = field(default_factory=list)
+    explanations: list[ExplanationRecord] = field(default_factory=list)
+    warnings: list[WarningRecord] = field(default_factory=list)
+    highest: int = -1
+    ended: EndRecord | None = None
+
+    def add(self, record: Record) -> None:
+        """Take the next record into account."""
+        match record:
+            case StartRecord():
+                self.start = record
+            case DecisionRecord():
+                self.decisions[record.round] = record
+            case RoundRecord():
+                self.rounds[record.round] = record
+                self.highest = max(self.highest, record.round)
+            case EvaluationRecord():
+                self.evaluations.append(record)
+            case ExplanationRecord():
+                self.explanations.append(record)
+            case WarningRecord():
+                self.warnings.append(record)
+            case ResumeRecord():
+                self._rewind(-1 if record.round is None else record.round)
+            case EndRecord():
+                self.ended = record
+            case UnknownRecord():
+                pass
+
+    @property
+    def last_round(self) -> int:
+        """The last committed round; -1 before round 0."""
+        return next(reversed(self.rounds), -1)
+
+    def newest_checkpoints(self) -> list[RoundRecord]:
+        """List the rounds to which the run may be rewound, newest first."""
+        newest_first = (self.rounds[n] for n in reversed(self.rounds))
+        return list(islice((record for record in newest_first if record.checkpoint), RETAINED))
+
+    def _rewind(self, last: int) -> None:
+        """Void what came of the rounds after ``last``."""
+        self.ended = None
+        self.rounds = {n: record for n, record in self.rounds.items() if n <= last}
+        self.evaluations = [x for x in self.evaluations if x.round is None or x.round <= last]
+        self.explanations = [x for x in self.explanations if x.round is None or x.round <= last]
+
+
+@dataclass(frozen=True)
+class RunRound:
+    """One round of a run: its record with the decision before it and the evaluations after it."""
+
+    record: RoundRecord
+    decision: DecisionRecord | None
+    evaluations: tuple[EvaluationRecord, ...]
+
+    @property
+    def round(self) -> int:
+        """Number of the round, from 0."""
+        return self.record.round
+
+    @property
+    def evaluation(self) -> Figures:
+        """Figures on the global test set after this round."""
+        return self.figures("test")
+
+    def figures(self, split: str) -> Figures:
+        """Figures on a split after this round; empty if it was not evaluated then."""
+        return _figures(self.evaluations, split)
+
+
+def _figures(evaluations: Iterable[EvaluationRecord], split: str) -> Figures:
+    """Take the latest figures of every subject on a split."""
+    return {x.subject: dict(x.metrics) for x in evaluations if x.split == split}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as it stood when it was opened.
+
+    Attributes:
+        path: the run directory.
+        config: the resolved configuration.
+        entries: the journal, line by line.
+        history: what these lines mean together.
+    """
+
+    path: Path
+    config: dict[str, JsonValue]
+    entries: tuple[Entry, ...]
+    history: History
+    _cursor: Cursor
+
+    @classmethod
+    def open(cls, path: str | Path) -> "Run":
+        """Read a run, whether or not somebody is writing it.
+
+        Raises:
+            ConfigError: if there is no run at ``path``.
+            CorruptError: if its journal or configuration was changed.
+            StorageError: if it cannot be read.
+        """
+        path = Path(path)
+        config = read_config(path)
+        return cls(path, config, (), History(), Cursor()).refresh()
+
+    def refresh(self) -> "Run":
+        """Return the run as it stands now, reading only what was appended since.
+
+        Raises:
+            CorruptError: if the journal was changed.
+            StorageError: if it cannot be read.
+        """
+        if not (self.path / JOURNAL).exists():
+            return self
+        new, cursor = journal.tail(self.path / JOURNAL, self._cursor)
+        entries = (*self.entries, *new)
+        return Run(self.path, self.config, entries, history_of(entries), cursor)
+
+    @property
+    def status(self) -> Status:
+        """Whether somebody is writing it at this moment, or else how it ended."""
+        if storage.is_locked(self.path):
+            return "running"
+        return self.history.ended.status if self.history.ended else "interrupted"
+
+    @property
+    def rounds(self) -> list[RunRound]:
+        """Committed rounds in order."""
+        after: dict[int | None, list[EvaluationRecord]] = {}
+        for evaluation in self.history.evaluations:
+            after.setdefault(evaluation.round, []).append(evaluation)
+        return [
+            RunRound(record, self.history.decisions.get(n), tuple(after.get(n, ())))
+            for n, record in self.history.rounds.items()
+        ]
+
+    @property
+    def evaluations(self) -> list[EvaluationRecord]:
+        """Evaluations of committed rounds and of no round, in the order in which they were made."""
+        return self.history.evaluations
+
+    @property
+    def evaluation(self) -> Figures:
+        """The latest figures of every subject on the global test set."""
+        return self.figures("test")
+
+    def figures(self, split: str) -> Figures:
+        """Return the latest figures of every subject on a split."""
+        return _figures(self.history.evaluations, split)
+
+    @property
+    def bytes_up(self) -> int:
+        """Bytes that clients sent in committed rounds."""
+        return sum(record.bytes_up for record in self.history.rounds.values())
+
+    @property
+    def bytes_down(self) -> int:
+        """Bytes that clients were sent in committed rounds."""
+        return sum(record.bytes_down for record in self.history.rounds.values())
+
+    @property
+    def seconds(self) -> float:
+        """Seconds spent in committed rounds."""
+        return sum(record.seconds for record in self.history.rounds.values())
+
+    def state(self, round: int | None = None) -> "Tree":
+        """Load the server state after a round; after the newest that has a checkpoint, if not told.
+
+        Raises:
+            ConfigError: if there is no checkpoint of that round.
+            CorruptError: if it is damaged.
+            StorageError: if it cannot be read.
+        """
+        files = checkpoint_files(self.path, self.history)
+        if round is None:
+            round = max(files, default=None)
+        if round not in files or not files[round].exists():
+            there = [n for n, file in files.items() if file.exists()]
+            which = "any round" if round is None else f"round {round}"
+            raise ConfigError(f"{self.path} has no checkpoint of {which}; it has {there}")
+        return tree_files.load_tree(files[round], self.history.rounds[round].checkpoint_sha256)
+
+    def export(self, path: str | Path) -> Path:
+        """Copy the final global adapter to a new folder, as PEFT loads it.
+
+        Args:
+            path: a folder that does not exist; its parents are made.
+
+        Returns:
+            The folder.
+
+        Raises:
+            ConfigError: if ``path`` exists, or the run has no adapter.
+            StorageError: if it cannot be written; no half of an adapter is left behind.
+        """
+        path, adapter = Path(path), self.path / ADAPTER
+        if path.exists():
+            raise ConfigError(f"{path} exists; name a folder that does not")
+        if not adapter.is_dir():
+            raise ConfigError(f"{self.path} has no adapter: {self._why_no_adapter}")
+        with storage.explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
+                copytree(adapter, Path(folder) / path.name).rename(path)
+        storage.sync_directory(path.parent)
+        return path
+
+    @property
+    def _why_no_adapter(self) -> str:
+        if self.history.ended is None or self.history.ended.status != "finished":
+            return f"it is not finished; go on with: fedpilot resume {self.path}"
+        return "what it trained is no global LoRA adapter"
+
+
+def problems(path: str | Path) -> list[str]:
+    """Check everything of a run whose hash was recorded; say what is not as it was written.
+
+    Returns:
+        One line for each problem; empty if the run is whole.  A torn last line is none: it never
+        counted.
+
+    Raises:
+        ConfigError: if there is no run at ``path``.
+        StorageError: if it cannot be read.
+    """
+    path = Path(path)
+    try:
+        run = Run.open(path)
+    except CorruptError as error:
+        return [str(error)]
+    rounds = run.history.rounds
+    files = checkpoint_files(path, run.history)
+    # Older checkpoints are deleted as the run goes on; the newest must be there.
+    must = {n: file for n, file in files.items() if n == max(files) or file.exists()}
+    hashes = {file: rounds[n].checkpoint_sha256 for n, file in must.items()}
+    hashes |= memory_after(path, run.history, run.history.last_round).files()
+    return [found for file, sha256 in hashes.items() if (found := _damage(file, sha256))]
+
+
+def checkpoint_files(path: Path, history: History) -> dict[int, Path]:
+    """Map every committed round that made a checkpoint to its file, which may be deleted by now."""
+    made = ((n, record.checkpoint) for n, record in history.rounds.items())
+    return {n: path / STATE / name for n, name in made if name}
+
+
+def _damage(path: Path, sha256: str | None) -> str | None:
+    """Say what is wrong with a file whose hash was recorded."""
+    if not path.exists():
+        return f"{path} is missing"
+    if storage.sha256_file(path) != sha256:
+        return f"{path} is damaged: its hash is not the recorded one"
+    return None
+
+
+def read_config(path: Path) -> dict[str, JsonValue]:
+    """Read the configuration of a run directory.
+
+    Raises:
+        ConfigError: if ``path`` is no run directory.
+        CorruptError: if it is not JSON.
+        StorageError: if it cannot be read.
+    """
+    if not (path / CONFIG).exists():
+        raise ConfigError(f"{path} is not a run directory: it has no {CONFIG}; check the path")
+    with storage.explained(path / CONFIG):
+        text = (path / CONFIG).read_bytes()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise CorruptError(f"{path / CONFIG} is damaged: {error}") from error
+
+
+def history_of(entries: Iterable[Entry]) -> History:
+    """Take all lines of a journal into account."""
+    history = History()
+    for entry in entries:
+        history.add(entry.record)
+    return history
+
+
+def memory_after(path: Path, history: History, last: int) -> DiskMemory:
+    """Rebuild what clients kept after round ``last``; -1 means before round 0."""
+    rounds = ((n, record.kept) for n, record in history.rounds.items() if n <= last)
+    return DiskMemory.restored(path / CLIENTS, rounds)

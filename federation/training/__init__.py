@@ -1,0 +1,1 @@
+"""Many clients' local training in one pass over one frozen base model."""

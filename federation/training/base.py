@@ -1,0 +1,204 @@
+"""The frozen base model: loading it from the package, a folder or a hub, and its loss on a batch.
+
+Knows Hugging Face causal language models; knows nothing of adapters, clients or algorithms.
+
+Shape suffixes: C clients, B batch rows, T tokens, N supervised positions, D width.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from federation.errors import ConfigError
+from federation.training import grafts, kernels
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from federation.training.batches import Batch
+
+NANO = Path(__file__).parents[1] / "nano"
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A causal language model and its tokenizer.
+
+    Attributes:
+        name: as the configuration says it: ``"nano"``, a path or a hub id.
+        model: in evaluation mode, no parameter requires a gradient.
+        tokenizer: its own tokenizer.
+        grafts: names of the faster parts it was given (see :mod:`federation.training.grafts`).
+        plain_head: whether its logits are its output embedding applied to its last hidden state, so
+            that logits can be computed only where a target is supervised.
+    """
+
+    name: str
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerFast"
+    grafts: tuple[str, ...]
+    plain_head: bool
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of weights and activations."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def head(self) -> nn.Linear:
+        """The output embedding."""
+        head = self.model.get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        return head
+
+
+def native_dtype() -> torch.dtype:
+    """bfloat16 where this machine multiplies it natively (AVX-512-BF16, CUDA), else float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+
+
+def resolve_dtype(dtype: Dtype) -> torch.dtype:
+    """Turn a configured dtype into torch's."""
+    return native_dtype() if dtype == "auto" else DTYPES[dtype]
+
+
+def model_source(name: str) -> str:
+    """Return where ``name`` is loaded from: the package's own folder, a folder, or a hub id.
+
+    Raises:
+        ConfigError: if it names a folder that holds no model, or no base model at all.
+    """
+    if name == "nano":
+        return str(NANO)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ConfigError(f"model.base: {path} holds no model (no config.json in it)")
+        return str(path)
+    if path.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or path.exists():
+        raise ConfigError(
+            f"model.base: there is no folder {path}; give 'nano', a folder or a hub id"
+        )
+    return name
+
+
+def load_base(name: str, dtype: Dtype = "auto", fast: bool = True) -> Base:
+    """Load a causal language model and its tokenizer, frozen.
+
+    Args:
+        name: ``"nano"`` (ships with fedpilot), a folder in Hugging Face's format, or a hub id.
+        dtype: of weights and activations; "auto" takes bfloat16 where the machine multiplies it
+            natively.
+        fast: whether to give the model the faster parts of :mod:`federation.training.grafts`.
+
+    Raises:
+        ConfigError: if it cannot be loaded, in one line.
+    """
+    from transformers import AutoModelForCausalLM
+
+    source, tokenizer = model_source(name), load_tokenizer(name)
+    with loading(name):
+        model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
+            source, dtype=resolve_dtype(dtype), use_safetensors=True, output_loading_info=True
+        )
+    if info["missing_keys"]:  # transformers would fill them with random numbers
+        missing = sorted(info["missing_keys"])
+        what = f"{len(missing)} weights are missing, {missing[0]} first"
+        raise ConfigError(f"model.base: cannot load {name!r}: {what}")
+    return prepare(name, model, tokenizer, fast)
+
+
+def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
+    """Load the tokenizer of a base model alone.
+
+    Raises:
+        ConfigError: if it cannot be loaded, in one line.
+    """
+    from transformers import AutoTokenizer
+
+    source = model_source(name)
+    with loading(name):
+        return AutoTokenizer.from_pretrained(source)
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn what libraries say about a model that cannot be loaded into one line.
+
+    Raises:
+        ConfigError: with the first line of it.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"model.base: cannot load {name!r}: {reason}") from error
+
+
+def prepare(
+    name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", fast: bool = True
+) -> Base:
+    """Freeze a model, give it its faster parts and find out how to compute its loss."""
+    model.eval().requires_grad_(False)
+    return Base(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        grafts=grafts.graft(model) if fast else (),
+        plain_head=has_plain_head(model),
+    )
+
+
+@torch.no_grad()
+def has_plain_head(model: "PreTrainedModel") -> bool:
+    """Tell whether logits are the output embedding of the last hidden state, nothing more."""
+    head = model.get_output_embeddings()
+    if not isinstance(head, nn.Linear):
+        return False
+    ids = torch.arange(16).remainder_(model.config.vocab_size)[None]
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    if hidden.shape[-1] != head.in_features:
+        return False
+    return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
+
+
+def client_loss(base: Base, batch: "Batch") -> Tensor:
+    """Mean negative log-likelihood of each client's supervised tokens, nats, ``(C,)``.
+
+    Sum it over clients before differentiating: rows are independent, so the sum gives each client
+    exactly its own gradient, and a mean would divide it by C.
+    """
+    C = len(batch.count_C)
+    # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    if not base.plain_head:
+        logits = base.model(input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False).logits.flatten(
+            0, 1
+        )[batch.where]
+        nll = F.cross_entropy(logits.float(), batch.target, reduction="none")
+        return nll.new_zeros(C).index_add(0, batch.client, nll) / batch.count_C.clamp(min=1)
+    hidden = base.model.base_model(
+        input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False
+    ).last_hidden_state
+    selected = hidden.flatten(0, 1).index_select(0, batch.where)
+    scale = 1.0 / batch.count_C.clamp(min=1).to(torch.promote_types(base.dtype, torch.float32))
+    return kernels.LinearNLL.apply(
+        selected,
+        base.head.weight,
+        base.head.bias,
+        batch.target,
+        scale[batch.client],
+        batch.client,
+        C,
+    )
