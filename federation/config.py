@@ -9,7 +9,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 
 from federation.cohort.devices import DevicesSpec
 from federation.cohort.selection import CohortSpec
@@ -141,6 +149,9 @@ class Config(Spec):
     upload: UploadSpec = Field(default_factory=lambda: UploadSpec.model_validate({}))
     evaluation: EvaluationSpec = Field(default_factory=lambda: EvaluationSpec.model_validate({}))
     engine: EngineSpec = Field(default_factory=lambda: EngineSpec.model_validate({}))
+    pilot: dict[str, JsonValue] = Field(
+        default={}, description="who decides what a round should be (agents.spec)"
+    )
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Config":

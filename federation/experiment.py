@@ -5,33 +5,30 @@ elsewhere), facts go to the run directory, and nothing else is remembered: a run
 any instant and resumed.
 """
 
-import platform
 import secrets
-import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from federation.algorithms.algorithm import Algorithm, run_round
+from federation.algorithms.algorithm import Algorithm
 from federation.cohort.devices import DevicesSpec
 from federation.cohort.planner import Planner, RulePlanner
 from federation.cohort.selection import CohortSpec, check_population
 from federation.config import AlgorithmSpec, Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
-from federation.errors import ConfigError, FedpilotError
+from federation.errors import ConfigError
 from federation.evaluation.assess import assess
-from federation.plan import Reports, RoundPlan
+from federation.pretraining.pretrain import pretrain
+from federation.pretraining.recipe import recipe_of, texts_of
 from federation.runs import storage
-from federation.runs.interrupts import uninterrupted
 from federation.runs.peft_files import save_adapter
-from federation.runs.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
-from federation.runs.run import ADAPTER, Run
+from federation.runs.records import EvaluationRecord
+from federation.runs.run import ADAPTER, History, Run
 from federation.runs.writer import RunWriter
+from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, load_base
 from federation.training.build import CENTRALISED, build_algorithm, build_trainable
 from federation.training.engine import LocalEngine, measure_chunk
@@ -43,19 +40,19 @@ NOISE_KEY = "noise.key"
 BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
 
 
-@dataclass(frozen=True)
-class Watch:
-    """What is told of a run while it goes on.
+Planning = Callable[["Setup", History, int], Planner]
+"""Given a setup, the records of its run and the bytes a client moves in a round: who decides."""
 
-    Attributes:
-        record: called with every record that was appended to the journal.
-        trained: called after every pass with how many clients it held.
-        phase: called with a few words when something begins that takes a while.
+
+def by_rule(setup: "Setup", history: History, traffic: int) -> Planner:
+    """Let the configured rules decide.
+
+    Raises:
+        ConfigError: if the configuration asks for a pilot, which the core alone has not.
     """
-
-    record: Callable[[Record], None] = lambda record: None
-    trained: Callable[[int], None] = lambda clients: None
-    phase: Callable[[str], None] = lambda words: None
+    if setup.config.pilot:
+        raise ConfigError("this configuration has a [pilot]: run it with agents.run_experiment")
+    return RulePlanner(setup.config, setup.clients, setup.data.splits.train.sizes, traffic)
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,7 @@ class Setup:
         task: what is trained on what, by which algorithm.
         params: the first parameters ``(P,)``.
         judges_base: whether the base model is evaluated before the first round.
+        planning: makes who decides its rounds.
     """
 
     config: Config
@@ -77,6 +75,7 @@ class Setup:
     task: Task
     params: Tensor
     judges_base: bool = True
+    planning: "Planning" = by_rule
 
     @property
     def algorithm(self) -> Algorithm:
@@ -115,81 +114,6 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     return Setup(config, base, data, task, trainable.initial(config.seed).to(wide))
 
 
-@dataclass
-class Session:
-    """A run being written.
-
-    Attributes:
-        setup: what is run.
-        writer: the run directory.
-        engine: where clients train.
-        planner: who decides.
-        state: server state after the last committed round.
-        watch: who is told.
-    """
-
-    setup: Setup
-    writer: RunWriter
-    engine: LocalEngine
-    planner: Planner
-    state: Tree
-    watch: Watch = field(default_factory=Watch)
-
-    def append(self, record: Record) -> None:
-        """Append a record and tell whoever watches."""
-        with uninterrupted():
-            self.writer.append(record)
-        self.watch.record(record)
-
-    def play(self) -> None:
-        """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
-        began = time.perf_counter()
-        round = self.writer.next_round
-        decision = self.writer.decided
-        if decision is None:
-            decision = self.planner.decide(round)
-            self.append(decision)
-        plan, missing = self.planner.plan(decision)
-        sent, reports = self.setup.algorithm.sent(self.state), None
-        if plan.clients:
-            self.state, reports = run_round(self.setup.algorithm, self.engine, self.state, plan)
-            missing |= reports.rejected
-        saved = self.writer.checkpoint(round, self.state)
-        seconds = time.perf_counter() - began
-        # Evaluations come before the round's record: it is the point at which all of them count.
-        if self.is_due(round):
-            for evaluation in assess(self.setup, self.state, self.writer.memory, round):
-                self.append(evaluation)
-        record = RoundRecord(
-            round=round,
-            missing=missing,
-            bytes_down=nbytes(sent) * len(decision.clients),
-            seconds=seconds,
-            **(figures(reports, plan) if reports else {"clients": ()}),
-            **saved._asdict(),
-        )
-        self.append(record)
-        self.planner.learn(record, decision)
-
-    def is_due(self, round: int) -> bool:
-        """Tell whether a round ends with an evaluation."""
-        config = self.setup.config
-        return (round + 1) % config.evaluation.every == 0 or round + 1 == config.rounds
-
-
-def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
-    """Say what a journal keeps of the reports of a round."""
-    clients = reports.clients
-    return {
-        "clients": clients,
-        "loss": dict(zip(clients, reports.loss_C.tolist(), strict=True)),
-        "update_norms": dict(zip(clients, reports.norm_C.tolist(), strict=True)),
-        "bytes_up": nbytes(reports.tree_C),
-        "tokens": int(reports.tokens_C.sum()),
-        "client_steps": sum(plan.only(clients).steps_C),
-    }
-
-
 def run_experiment(
     config: Config,
     out: str | Path,
@@ -197,6 +121,7 @@ def run_experiment(
     base_dir: Path | None = None,
     cache: Path | None = None,
     watch: Watch | None = None,
+    planning: Planning = by_rule,
 ) -> Run:
     """Run a federated experiment into a new run directory.
 
@@ -206,6 +131,7 @@ def run_experiment(
         base_dir: where relative paths of the data start; the current folder if omitted.
         cache: folder for tokenised data; the user's cache folder if omitted.
         watch: who is told of progress.
+        planning: makes who decides the rounds.
 
     Returns:
         The finished run, opened for reading.
@@ -218,34 +144,48 @@ def run_experiment(
     watch = watch or Watch()
     config = resolved(config, base_dir or Path.cwd())
     watch.phase("loading model and data")
-    return write(set_up(config, base_dir, cache), Path(out), watch)
+    setup = replace(set_up(config, base_dir, cache), planning=planning)
+    return write(setup, Path(out), watch)
 
 
-def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
+def resume(
+    path: str | Path,
+    *,
+    cache: Path | None = None,
+    watch: Watch | None = None,
+    planning: Planning = by_rule,
+) -> Run:
     """Go on with a run that was stopped, killed or failed, to the bits an undisturbed run reaches.
 
     Raises:
-        ConfigError: if there is no run at ``path``, or it needs another machine or version.
+        ConfigError: if there is no run at ``path``, or it needs another machine or version, or it
+            pre-trains and does not say on which texts.
         CorruptError: if its records were changed, or no checkpoint is whole.
         LockedError: if another process is writing it.
     """
     watch = watch or Watch()
-    config = Config.from_table(Run.open(path).config, f"{path}/config.json")
+    run = Run.open(path)
+    if (recipe := recipe_of(run)) is not None:
+        return pretrain(recipe, texts_of(run), run.path, watch)
+    config = Config.from_table(run.config, f"{path}/config.json")
     watch.phase("loading model and data")
-    return write_on(set_up(config, None, cache), Path(path), watch)
+    setup = replace(set_up(config, None, cache), planning=planning)
+    return write_on(setup, Path(path), watch)
 
 
 def write(setup: Setup, path: Path, watch: Watch) -> Run:
     """Run what is set up into a new run directory."""
     with RunWriter.create(path, setup.config.model_dump_json(indent=2)) as writer:
-        finish(begin(keyed(setup, path), writer, watch))
+        setup = keyed(setup, path)
+        finish(setup, begin(setup, writer, watch))
     return Run.open(path)
 
 
 def write_on(setup: Setup, path: Path, watch: Watch) -> Run:
     """Go on with a run directory."""
     with RunWriter.reopen(path) as writer:
-        finish(begin(keyed(setup, path), writer, watch))
+        setup = keyed(setup, path)
+        finish(setup, begin(setup, writer, watch))
     return Run.open(path)
 
 
@@ -269,24 +209,38 @@ def keyed(setup: Setup, path: Path) -> Setup:
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     """Open a session on a new or reopened run directory."""
     traffic = 2 * nbytes(setup.algorithm.sent(setup.algorithm.init(setup.params)))
-    planner = RulePlanner(setup.config, setup.clients, setup.data.splits.train.sizes, traffic)
-    engine = LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained)
-    state = writer.load() or setup.algorithm.init(setup.params)
-    session = Session(setup, writer, engine, planner, state, watch)
+    session = Session(
+        algorithm=setup.algorithm,
+        writer=writer,
+        engine=LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained),
+        planner=setup.planning(setup, writer.history, traffic),
+        state=writer.load() or setup.algorithm.init(setup.params),
+        rounds=setup.config.rounds,
+        judge=judge(setup, writer),
+        watch=watch,
+    )
+    data = setup.data.corpus.digest
     if writer.history.start is None:
         watch.phase("measuring how many clients a pass are fastest")
-        session.append(start_record(setup, writer, chosen_chunk(setup, engine, planner)))
+        chunk = chosen_chunk(setup, session.engine, session.planner)
+        seed = setup.config.seed
+        session.append(start_record(writer, setup.base, seed=seed, chunk=chunk, data=data))
+    session.go_on(setup.base, data)
     if setup.judges_base and not writer.history.rounds:
         watch.phase("evaluating the base model")
         append_new(session, assess(setup, None, writer.memory, None))
-    start = writer.history.start
-    if start is None:
-        raise AssertionError("a run begins with a start record")
-    same_arithmetic(start, setup)
-    engine.chunk = start.chunk_size
-    for round, record in writer.history.rounds.items():
-        planner.learn(record, writer.history.decisions[round])
     return session
+
+
+def judge(setup: Setup, writer: RunWriter) -> Judge:
+    """Return who evaluates a run: every so many rounds, and after the last."""
+    every, rounds = setup.config.evaluation.every, setup.config.rounds
+
+    def evaluations(state: Tree, round: int) -> Iterable[EvaluationRecord]:
+        due = (round + 1) % every == 0 or round + 1 == rounds
+        return assess(setup, state, writer.memory, round) if due else ()
+
+    return evaluations
 
 
 def append_new(session: Session, records: Iterable[EvaluationRecord]) -> None:
@@ -303,61 +257,22 @@ def chosen_chunk(setup: Setup, engine: LocalEngine, planner: Planner) -> int:
     limit = setup.task.trainable.rows_per_pass
     if spec.chunk != "auto":
         return min(spec.chunk, limit or spec.chunk)
-    plan, _ = planner.plan(planner.decide(0))
+    plan = planner.typical()
     if not plan.clients or not plan.work.steps:
         return 1
     return measure_chunk(engine, setup.params, plan, spec.token_budget)
 
 
-def start_record(setup: Setup, writer: RunWriter, chunk: int) -> StartRecord:
-    """Say what decides the bits of this run."""
-    names = ("torch", "transformers", "numpy", "tokenizers")
-    return StartRecord(
-        seed=setup.config.seed,
-        chunk_size=chunk,
-        threads=torch.get_num_threads(),
-        dtype=str(setup.base.dtype).removeprefix("torch."),
-        versions={name: version(name) for name in names} | {"python": platform.python_version()},
-        config_sha256=writer.config_sha256,
-        machine={
-            "cpu": torch.backends.cpu.get_cpu_capability(),
-            "grafts": ",".join(setup.base.grafts),
-            "data": setup.data.corpus.digest,
-        },
-    )
-
-
-def same_arithmetic(start: StartRecord, setup: Setup) -> None:
-    """Take over the recorded number of threads; refuse data or dtype that would change the bits."""
-    torch.set_num_threads(start.threads)
-    if start.machine.get("data") != setup.data.corpus.digest:
-        raise ConfigError("the data changed since this run began; restore it, or start a new run")
-    dtype = str(setup.base.dtype).removeprefix("torch.")
-    if start.dtype != dtype:
-        raise ConfigError(
-            f"this run began in {start.dtype} and this machine would go on in {dtype}; "
-            f'set model.dtype = "{start.dtype}" in its config.json or resume it where it began'
-        )
-
-
-def finish(session: Session) -> None:
+def finish(setup: Setup, session: Session) -> None:
     """Play what is left, run the baselines, export the adapter, and say how it ended."""
     if session.writer.history.ended and session.writer.history.ended.status == "finished":
         return
-    try:
-        while session.writer.next_round < session.setup.config.rounds:
-            session.play()
-        export(session.setup, session.state, session.writer.path)
-        for name in session.setup.config.evaluation.baselines:
+    with ending(session):
+        session.play_all()
+        export(setup, session.state, session.writer.path)
+        for name in setup.config.evaluation.baselines:
             session.watch.phase(f"baseline: {name}")
-            add_baseline(session, name)
-    except KeyboardInterrupt:
-        session.append(EndRecord(status="stopped", reason="interrupted"))
-        raise
-    except FedpilotError as error:
-        session.append(EndRecord(status="failed", reason=str(error)))
-        raise
-    session.append(EndRecord(status="finished"))
+            add_baseline(setup, session, name)
 
 
 def export(setup: Setup, state: Tree, run: Path) -> None:
@@ -377,7 +292,7 @@ def baseline_config(config: Config, name: str) -> Config:
     never reset.
     """
     evaluation = config.evaluation.model_copy(update={"baselines": (), "every": config.rounds})
-    plain = {"evaluation": evaluation, "upload": type(config.upload)()}
+    plain = {"evaluation": evaluation, "upload": type(config.upload)(), "pilot": {}}
     if name == "local":
         return config.model_copy(update=plain | {"algorithm": AlgorithmSpec(name="local")})
     steps = config.work.steps * config.cohort.size
@@ -406,14 +321,14 @@ def as_baseline(setup: Setup, name: str, chunk: int) -> Setup:
     )
 
 
-def add_baseline(session: Session, name: str) -> None:
+def add_baseline(setup: Setup, session: Session, name: str) -> None:
     """Run or resume a baseline inside the run directory and copy its figures into the journal."""
     path = session.writer.path / BASELINES / name
-    setup = as_baseline(session.setup, name, session.engine.chunk)
+    baseline = as_baseline(setup, name, session.engine.chunk)
     if not (path / "config.json").exists():
-        run = write(setup, path, session.watch)
+        run = write(baseline, path, session.watch)
     elif (run := Run.open(path)).status != "finished":
-        run = write_on(setup, path, session.watch)
-    last = session.setup.config.rounds - 1
+        run = write_on(baseline, path, session.watch)
+    last = setup.config.rounds - 1
     figures = (x for x in run.evaluations if x.subject == name and x.round == last)
     append_new(session, (x.model_copy(update={"round": None}) for x in figures))

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from federation.config import Config
+from federation.pretraining.recipe import recipe_of
 from federation.runs.run import Figures, Run
 
 BASELINES = ("local", "centralised")
@@ -21,6 +22,7 @@ NAMES = {
     "centralised": "centralised",
 }
 """What people call the subjects of evaluations, in the order in which they are shown."""
+FROM_SCRATCH = "none (from scratch)"
 SPLITS = ("clients", "unseen", "unseen_clients", "validation")
 
 
@@ -67,7 +69,41 @@ def own_subject(run: Run) -> str:
 
 def algorithm(run: Run) -> str:
     """Return the name of a run's algorithm."""
-    return configuration(run).algorithm.name
+    return asked(run).algorithm
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked for, be it fine-tuning or pre-training.
+
+    Attributes:
+        algorithm: its name.
+        base: the model that it started from.
+        data: where its text came from.
+        rounds: how many there are to be.
+        makes: folder of the run directory in which the model is in the end.
+    """
+
+    algorithm: str
+    base: str
+    data: str
+    rounds: int
+    makes: str
+
+
+def asked(run: Run) -> Asked:
+    """Read what a run was asked for.
+
+    Raises:
+        ConfigError: if its configuration is not understood.
+    """
+    recipe = recipe_of(run)
+    if recipe is None:
+        config = configuration(run)
+        base, data = config.model.base, config.data.source
+        return Asked(config.algorithm.name, base, data, config.rounds, "adapter")
+    sources = ", ".join(recipe.epochs)
+    return Asked("diloco", recipe.model.init or FROM_SCRATCH, sources, recipe.rounds, "model")
 
 
 def configuration(run: Run) -> Config:
@@ -88,14 +124,16 @@ def is_run(path: Path) -> bool:
 
 def as_json(run: Run) -> dict[str, JsonValue]:
     """Give what a script asks of a run, as values for :func:`json_text`."""
-    config = configuration(run)
+    wanted = asked(run)
     return {
         "path": str(run.path),
         "status": run.status,
-        "algorithm": config.algorithm.name,
-        "base": config.model.base,
+        "algorithm": wanted.algorithm,
+        "base": wanted.base,
         "rounds": len(run.history.rounds),
-        "rounds_planned": config.rounds,
+        "rounds_planned": wanted.rounds,
+        "tokens": tokens(run),
+        "training_loss": mean(run.rounds[-1].record.loss) if run.rounds else None,
         "bytes_up": run.bytes_up,
         "bytes_down": run.bytes_down,
         "seconds": run.seconds,
@@ -105,6 +143,7 @@ def as_json(run: Run) -> dict[str, JsonValue]:
             {
                 "round": x.round,
                 "loss": mean(x.record.loss),
+                "tokens": x.record.tokens,
                 "clients": list(x.record.clients),
                 "missing": dict(x.record.missing),
                 "evaluation": plain(x.evaluation),
@@ -113,6 +152,11 @@ def as_json(run: Run) -> dict[str, JsonValue]:
         ],
         "warnings": [warning.text for warning in run.history.warnings],
     }
+
+
+def tokens(run: Run) -> int:
+    """Count the tokens that committed rounds learnt from."""
+    return sum(record.tokens for record in run.history.rounds.values())
 
 
 def plain(figures: Figures) -> dict[str, JsonValue]:

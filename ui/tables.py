@@ -13,7 +13,7 @@ from rich.text import Text
 
 from federation.runs.run import Run
 from federation.runs.storage import size_text
-from ui.results import NAMES, Row, baselines, compared, configuration, mean, own_subject
+from ui.results import NAMES, Row, asked, baselines, compared, mean, own_subject
 
 PIPE_WIDTH = 160  # of a table that goes to a file or another program
 HIGHER_IS_BETTER = ("exact_match", "choice_accuracy", "rouge_l")
@@ -77,7 +77,7 @@ def cost(row: Row) -> list[str]:
 
 def caption(run: Run, judged: str) -> Text:
     """Explain what could be misread."""
-    config = configuration(run)
+    wanted = asked(run)
     direction = "lower" if judged == "nll" else "higher"
     lines = [f"global test set; {HEADINGS[judged]}: {direction} is better"]
     unseen = run.figures("unseen")
@@ -89,7 +89,7 @@ def caption(run: Run, judged: str) -> Text:
         lines.append("each client alone: mean over the clients' own models; nothing travels")
     if "centralised" in baselines(run):
         lines.append("centralised: one model on everybody's text, which would have to travel")
-    lines.append(f"{config.algorithm.name}, {len(run.history.rounds)} of {config.rounds} rounds")
+    lines.append(f"{wanted.algorithm}, {len(run.history.rounds)} of {wanted.rounds} rounds")
     return Text("\n".join(lines))
 
 
@@ -99,7 +99,7 @@ def overview(found: Sequence[dict[str, JsonValue]]) -> Table:
     table.add_column("run", no_wrap=True)
     table.add_column("status", no_wrap=True)
     table.add_column("algorithm")
-    for heading in ("rounds", "base", "loss", "exact", "up", "seconds"):
+    for heading in ("rounds", "tokens", "in training", "base", "loss", "exact", "up", "seconds"):
         table.add_column(heading, justify="right")
     for run in found:
         table.add_row(*(str(cell) for cell in overview_cells(run)))
@@ -117,10 +117,14 @@ def overview_cells(run: dict[str, JsonValue]) -> list[str]:
     cells = [
         number(figures, *where) for where in (("base", "nll"), (own, "nll"), (own, "exact_match"))
     ]
-    rounds = f"{run['rounds']}/{run['rounds_planned']}"
-    up, seconds = run["bytes_up"], run["seconds"]
+    loss, up, seconds = run["training_loss"], run["bytes_up"], run["seconds"]
     assert isinstance(up, int) and isinstance(seconds, int | float)
-    return [name, status, str(run["algorithm"]), rounds, *cells, size_text(up), f"{seconds:,.1f}"]
+    done = [
+        f"{run['rounds']}/{run['rounds_planned']}",
+        f"{run['tokens']:,}",
+        f"{loss:.3f}" if isinstance(loss, float) else "-",
+    ]
+    return [name, status, str(run["algorithm"]), *done, *cells, size_text(up), f"{seconds:,.1f}"]
 
 
 def number(figures: Mapping[str, JsonValue], subject: str, metric: str) -> str:
@@ -135,7 +139,18 @@ def rounds(run: Run, last: int = 10) -> Table:
     shown = run.rounds[-last:]
     title = "rounds" if len(shown) == len(run.rounds) else f"the last {len(shown)} rounds"
     table = Table(title=title, title_justify="left")
-    for heading in ("round", "clients", "missing", "loss", "test loss", "down", "up", "seconds"):
+    headings = (
+        "round",
+        "clients",
+        "missing",
+        "loss",
+        "test loss",
+        "tokens",
+        "down",
+        "up",
+        "seconds",
+    )
+    for heading in headings:
         table.add_column(heading, justify="right")
     own = own_subject(run)
     for x in shown:
@@ -146,6 +161,7 @@ def rounds(run: Run, last: int = 10) -> Table:
             str(len(record.missing)),
             "-" if loss is None else f"{loss:.3f}",
             figure(x.evaluation.get(own, {}), "nll"),
+            f"{record.tokens:,}",
             size_text(record.bytes_down),
             size_text(record.bytes_up),
             f"{record.seconds:,.1f}",

@@ -5,17 +5,17 @@ Taking them apart makes a round replayable: the decision is in the journal, the 
 it by address.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from federation.cohort.devices import available, cut_stragglers, dropped, speeds
-from federation.cohort.selection import select
+from federation.cohort.selection import CohortSpec, select
 from federation.cohort.standing import Standing
 from federation.config import Config
 from federation.plan import RoundPlan
-from federation.runs.records import DecisionRecord, RoundRecord
+from federation.runs.records import DecisionRecord, Record, RoundRecord
 from federation.specs import LocalWork
 
 
@@ -26,8 +26,16 @@ class Planner(Protocol):
         """Say who is asked in a round, and to do what."""
         ...
 
+    def typical(self) -> RoundPlan:
+        """Return a round as configured, to be measured: nobody is asked and nothing is recorded."""
+        ...
+
     def plan(self, decision: DecisionRecord) -> tuple[RoundPlan, dict[str, str]]:
         """Return the plan of those that will report, and why each of the others will not."""
+        ...
+
+    def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterable[Record]:
+        """Yield what there is to be said of a round that is about to be committed."""
         ...
 
     def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
@@ -71,15 +79,22 @@ class RulePlanner:
 
     def decide(self, round: int) -> DecisionRecord:
         """Choose a cohort by the configured rule among the clients that are online."""
-        config = self._config
-        online = available(config.devices, config.seed, round, len(self._clients))
-        chosen = select(config.cohort, self.standing.now(online), config.seed, round)
+        return self.chosen(round, self.work(round), self._config.cohort)
+
+    def typical(self) -> RoundPlan:
+        """Let the rules make the plan of round 0."""
+        return self.plan(self.chosen(0, self.work(0), self._config.cohort))[0]
+
+    def chosen(self, round: int, work: LocalWork, cohort: CohortSpec) -> DecisionRecord:
+        """Let a rule choose whom to ask for some work."""
+        online = available(self._config.devices, self._config.seed, round, len(self._clients))
+        chosen = select(cohort, self.standing.now(online), self._config.seed, round)
         return DecisionRecord(
             round=round,
             source="heuristic",
-            policy=config.cohort.rule,
+            policy=cohort.rule,
             clients=tuple(self._clients[i] for i in chosen),
-            work=self.work(round).model_dump(mode="json"),
+            work=work.model_dump(mode="json"),
         )
 
     def plan(self, decision: DecisionRecord) -> tuple[RoundPlan, dict[str, str]]:
@@ -101,6 +116,10 @@ class RulePlanner:
         )
         missing = {self._clients[i]: reason for i, reason in lost.items()}
         return plan.only([c for c in decision.clients if c not in missing]), missing
+
+    def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterable[Record]:
+        """Say nothing: the figures speak."""
+        return ()
 
     def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
         """Note who was asked, who trained and with which loss."""

@@ -2,93 +2,44 @@
 
 DiLoCo, Douillard et al. 2023, arXiv:2311.08105: every worker holds a shard of the texts, takes
 many AdamW steps of its own whose moments stay with it, and only the change of the parameters
-travels.  The loop is the one that fine-tunes adapters; only what is trained and the data differ.
+travels.  The session is the one that fine-tunes adapters; only what is trained and the data differ.
 
 A recipe is a TOML file; its result is a folder that ``transformers`` loads.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from pydantic import Field, ValidationError
 from torch import Tensor
 
 from federation.address import generator, torch_generator
-from federation.algorithms.catalogue import Algorithm, run_round
-from federation.config import describe, read_toml
+from federation.algorithms.catalogue import diloco
+from federation.cohort.planner import RulePlanner
 from federation.data.tokens import Tokens
-from federation.errors import ConfigError
-from federation.plan import RoundPlan
+from federation.errors import ConfigError, DataError
+from federation.pretraining.recipe import Architecture, Recipe, kept, refuse_other
 from federation.pretraining.texts import SOURCES
 from federation.pretraining.vocabulary import END, train_tokenizer
-from federation.runs.records import RoundRecord, StartRecord
+from federation.runs.run import CONFIG, Run
 from federation.runs.writer import RunWriter
-from federation.specs import LocalWork, ScheduleSpec, Spec
-from federation.training.base import Base, prepare, resolve_dtype
+from federation.session import Session, Watch, ending, start_record
+from federation.training.base import prepare, resolve_dtype
 from federation.training.engine import LocalEngine
 from federation.training.full import FullParameters
-from federation.training.local import Task
+from federation.training.local import Task, Trainable
 from federation.tree import Layout, nbytes
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 
-class Architecture(Spec):
-    """Shape of a Llama."""
-
-    vocabulary: int = Field(default=4096, ge=300, le=200_000, description="tokens")
-    hidden: int = Field(default=256, ge=16, le=8192, description="width of the residual stream")
-    layers: int = Field(default=6, ge=1, le=200, description="decoder layers")
-    heads: int = Field(default=4, ge=1, le=256, description="attention heads")
-    intermediate: int = Field(default=688, ge=16, le=65_536, description="width of the MLP")
-    context: int = Field(
-        default=1024, ge=64, le=1_000_000, description="longest sequence in tokens"
-    )
-    init: str | None = Field(default=None, description="folder of a model to go on from")
-
-
-class OuterSpec(Spec):
-    """The server's optimizer."""
-
-    lr: float = Field(default=0.7, gt=0, le=10, description="outer learning rate")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="outer Nesterov momentum")
-
-
-class Recipe(Spec):
-    """Everything that decides a pre-training run."""
-
-    seed: int = Field(default=0, ge=0, description="first part of every random address")
-    rounds: int = Field(default=50, ge=1, description="outer steps")
-    workers: int = Field(
-        default=2, ge=1, le=1024, description="shards of the texts, one worker each"
-    )
-    block: int = Field(default=256, ge=16, description="tokens of a training sequence")
-    epochs: dict[str, float] = Field(description="source -> how often it is read (0.5: half of it)")
-    model: Architecture = Field(default_factory=lambda: Architecture.model_validate({}))
-    work: LocalWork = Field(default_factory=lambda: LocalWork.model_validate({}))
-    schedule: ScheduleSpec = Field(default_factory=lambda: ScheduleSpec.model_validate({}))
-    outer: OuterSpec = Field(default_factory=lambda: OuterSpec.model_validate({}))
-
-    @classmethod
-    def from_toml(cls, path: Path) -> "Recipe":
-        """Read a recipe.
-
-        Raises:
-            ConfigError: naming key, value and what is allowed, in one line.
-        """
-        try:
-            recipe = cls.model_validate(read_toml(path))
-        except ValidationError as error:
-            raise ConfigError(f"{path}: {describe(error, cls)}") from None
-        unknown = sorted(recipe.epochs.keys() - SOURCES.keys())
-        if unknown:
-            raise ConfigError(f"{path}: epochs.{unknown[0]}: sources are {', '.join(SOURCES)}")
-        return recipe
+MODEL = "model"  # folder of a run directory that transformers loads
+NOTHING = np.empty(0, dtype=np.int32)
 
 
 def llama_config(spec: Architecture) -> "LlamaConfig":
@@ -138,7 +89,7 @@ def pack(texts: Mapping[str, list[list[int]]], recipe: Recipe) -> np.ndarray:
             share = min(1.0, epochs - epoch)
             pieces += [documents[i] for i in order[: round(share * len(documents))]]
     order = generator(recipe.seed, "documents").permutation(len(pieces))
-    flat = np.concatenate([np.array(pieces[i], dtype=np.int32) for i in order])
+    flat = np.concatenate([NOTHING, *(np.array(pieces[i], dtype=np.int32) for i in order)])
     count = len(flat) // recipe.block
     return flat[: count * recipe.block].reshape(count, recipe.block)
 
@@ -160,9 +111,18 @@ class Materials:
 
 
 def gather(recipe: Recipe, folder: Path) -> Materials:
-    """Read the texts, learn or load the vocabulary, and make or load the first model."""
+    """Read the texts, learn or load the vocabulary, and make or load the first model.
+
+    Raises:
+        ConfigError: if the model to go on from is not there.
+        DataError: if a text is missing.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+    if not folder.is_dir():
+        raise DataError(f"{folder} is no folder; --data names the folder of public texts")
+    if recipe.model.init is not None and not Path(recipe.model.init).is_dir():
+        raise ConfigError(f"model.init: {recipe.model.init} is no folder; name a model's folder")
     texts = {name: list(SOURCES[name](folder)) for name in recipe.epochs}
     if recipe.model.init is not None:
         tokenizer = AutoTokenizer.from_pretrained(recipe.model.init)
@@ -191,7 +151,16 @@ def in_dtype(model: "PreTrainedModel", dtype: torch.dtype) -> "PreTrainedModel":
 
 
 def shards(count: int, recipe: Recipe) -> dict[str, np.ndarray]:
-    """Deal blocks to workers."""
+    """Deal blocks to workers.
+
+    Raises:
+        DataError: if a worker would get none.
+    """
+    if count < recipe.workers:
+        raise DataError(
+            f"the texts make {count} blocks of {recipe.block} tokens, too few for"
+            f" {recipe.workers} workers; raise epochs, or lower block or workers"
+        )
     order = generator(recipe.seed, "shards").permutation(count)
     parts = np.array_split(order, recipe.workers)
     return {f"worker-{i}": np.sort(part) for i, part in enumerate(parts)}
@@ -205,61 +174,76 @@ def save(layout: Layout, params: Tensor, materials: Materials, out: Path) -> Non
     materials.tokenizer.save_pretrained(out)
 
 
-def pretrain(recipe: Recipe, folder: Path, out: Path, algorithm: Algorithm, say: Any) -> None:
-    """Run a recipe into a run directory; its model is in ``out/model``.
+def pretrain(recipe: Recipe, texts: Path, out: Path, watch: Watch | None = None) -> Run:
+    """Run a recipe into a run directory, or go on with it; its model is in ``out/model``.
 
     Args:
         recipe: what to do.
-        folder: the public texts.
-        out: run directory, new or to be resumed.
-        algorithm: DiLoCo, or any other that sends ``params``.
-        say: called with a line after every round.
+        texts: folder of the public texts.
+        out: run directory; one that holds this recipe's run is gone on with, to the same bits.
+        watch: who is told of progress.
+
+    Returns:
+        The finished run, opened for reading.
+
+    Raises:
+        ConfigError: if ``out`` is in use or was begun by another recipe, or its data changed.
+        DataError: if a text is missing, or they are too few.
+        CorruptError: if the records of ``out`` were changed, or no checkpoint is whole.
+        LockedError: if another process is writing it.
+        StorageError: if the disk is full; what was committed stays.
     """
-    materials = gather(recipe, folder)
-    model = in_dtype(materials.model, resolve_dtype("auto"))
-    base: Base = prepare("pretrain", model, materials.tokenizer)
-    full = FullParameters(base)
-    task = Task(base, full, algorithm, materials.tokens)
-    rows_of = shards(len(materials.tokens), recipe)
-    first = (
-        full.initial(recipe.seed)
-        if recipe.model.init
-        else initial_weights(full.layout, recipe.model.layers, recipe.seed)
-    )
-    new = not (out / "config.json").exists()
-    opened = RunWriter.create(out, recipe.model_dump_json()) if new else RunWriter.reopen(out)
+    recipe, watch = recipe.resolved(), watch or Watch()
+    there = (out / CONFIG).exists()
+    if there:
+        run = Run.open(out)
+        refuse_other(run, recipe)
+        if run.status == "finished":
+            return run
+    watch.phase("reading the texts and making the vocabulary")
+    materials = gather(recipe, texts)
+    opened = RunWriter.reopen(out) if there else RunWriter.create(out, kept(recipe, texts))
     with opened as writer:
-        engine = LocalEngine(task, rows_of.__getitem__, writer.memory, chunk=1)
-        state = writer.load() or algorithm.init(first)
-        if new:
-            writer.append(
-                StartRecord(
-                    seed=recipe.seed,
-                    chunk_size=1,
-                    threads=torch.get_num_threads(),
-                    dtype=str(base.dtype),
-                    versions={"torch": torch.__version__},
-                    config_sha256=writer.config_sha256,
-                )
-            )
-        for round in range(writer.next_round, recipe.rounds):
-            factor = recipe.schedule.factor(round, recipe.rounds)
-            work = recipe.work.model_copy(update={"lr": recipe.work.lr * factor})
-            plan = RoundPlan(round, recipe.workers, tuple(rows_of), work, seed=recipe.seed)
-            sent = algorithm.sent(state)
-            state, reports = run_round(algorithm, engine, state, plan)
-            saved = writer.checkpoint(round, state)
-            writer.append(
-                RoundRecord(
-                    round=round,
-                    clients=reports.clients,
-                    loss=dict(zip(reports.clients, reports.loss_C.tolist(), strict=True)),
-                    bytes_down=nbytes(sent) * recipe.workers,
-                    bytes_up=nbytes(reports.tree_C),
-                    tokens=int(reports.tokens_C.sum()),
-                    client_steps=sum(plan.steps_C),
-                    **saved._asdict(),
-                )
-            )
-            say(f"round {round}: loss {reports.loss_C.mean():.4f} nats per token, lr {work.lr:.2e}")
-        save(full.layout, state["params"], materials, out / "model")
+        finish(begin(recipe, materials, writer, watch), materials)
+    return Run.open(out)
+
+
+def begin(recipe: Recipe, materials: Materials, writer: RunWriter, watch: Watch) -> Session:
+    """Open a session on a new or reopened run directory."""
+    model = in_dtype(materials.model, resolve_dtype("auto"))
+    base = prepare("pretrain", model, materials.tokenizer)
+    algorithm = diloco(recipe.outer.lr, recipe.outer.momentum)
+    task = Task(base, FullParameters(base), algorithm, materials.tokens)
+    rows_of = shards(len(materials.tokens), recipe)
+    state = writer.load() or algorithm.init(first_params(recipe, task.trainable))
+    sizes = np.array([len(rows) for rows in rows_of.values()])
+    traffic = 2 * nbytes(algorithm.sent(state))
+    session = Session(
+        algorithm=algorithm,
+        writer=writer,
+        engine=LocalEngine(task, rows_of.__getitem__, writer.memory, 1, watch.trained),
+        planner=RulePlanner(recipe.federation(), tuple(rows_of), sizes, traffic),
+        state=state,
+        rounds=recipe.rounds,
+        watch=watch,
+    )
+    data = hashlib.sha256(materials.tokens.ids.tobytes()).hexdigest()
+    if writer.history.start is None:
+        session.append(start_record(writer, base, seed=recipe.seed, chunk=1, data=data))
+    session.go_on(base, data)
+    return session
+
+
+def first_params(recipe: Recipe, trainable: Trainable) -> Tensor:
+    """Return the first parameters ``(P,)``: those of the model to go on from, or drawn ones."""
+    if recipe.model.init is not None:
+        return trainable.initial(recipe.seed)
+    return initial_weights(trainable.layout, recipe.model.layers, recipe.seed)
+
+
+def finish(session: Session, materials: Materials) -> None:
+    """Play what is left, write the model, and say how it ended."""
+    with ending(session):
+        session.play_all()
+        layout = session.engine.task.trainable.layout
+        save(layout, session.state["params"], materials, session.writer.path / MODEL)

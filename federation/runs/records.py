@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -57,6 +57,7 @@ class DecisionRecord(BaseModel):
     details: dict[str, JsonValue] = Field(
         default={}, description="proposal, guard's verdict, cost, ..."
     )
+    seconds: float = Field(default=0.0, ge=0, description="wall time that deciding took")
 
 
 class RoundRecord(BaseModel):

@@ -4,6 +4,8 @@ from argparse import Namespace
 
 from rich.table import Table
 
+from federation.errors import ConfigError
+from federation.pretraining.recipe import recipe_of
 from federation.runs.run import Figures, Run
 from ui import tables
 from ui.results import NAMES, plain
@@ -12,6 +14,11 @@ from ui.results import NAMES, plain
 def main(args: Namespace) -> int:
     """Evaluate on the run's test set or on another file, as a table or as JSON."""
     run = Run.open(args.directory)
+    if recipe_of(run) is not None:
+        raise ConfigError(
+            f"{run.path} pre-trained a model, and has no test set; name its folder {run.path}/model"
+            " as model.base of a run, which judges it"
+        )
     from federation.reassess import reassess
 
     count, figures = reassess(run, args.data)

@@ -1,25 +1,21 @@
 """``fedpilot pretrain``: pre-train a small base model federatedly."""
 
-import sys
 from argparse import Namespace
 
-from federation.errors import DataError
+from federation.pretraining.recipe import Recipe
+from federation.runs.run import Run
+from ui.commands.running import report
+from ui.progress import watching
+from ui.results import is_run
 
 
 def main(args: Namespace) -> int:
-    """Run a recipe; the model it makes is a folder that transformers loads."""
-    from federation.algorithms.catalogue import diloco
-    from federation.pretraining.pretrain import Recipe, pretrain
-
+    """Run a recipe, or go on with it; the model it makes is a folder that transformers loads."""
     recipe = Recipe.from_toml(args.recipe)
-    if not args.data.is_dir():
-        raise DataError(f"{args.data} is no folder; --data names the folder of public texts")
-    outer = diloco(recipe.outer.lr, recipe.outer.momentum)
-    pretrain(recipe, args.data, args.directory, outer, say)
-    print(f"model  {args.directory / 'model'}")
+    done = len(Run.open(args.directory).history.rounds) if is_run(args.directory) else 0
+    from federation.pretraining.pretrain import pretrain
+
+    with watching(recipe.rounds, done) as watch:
+        run = pretrain(recipe, args.data, args.directory, watch)
+    report(run)
     return 0
-
-
-def say(line: str) -> None:
-    """Print progress."""
-    print(line, file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from federation.runs.run import Run
 from ui import tables
-from ui.results import as_json, configuration
+from ui.results import as_json, asked, tokens
 
 
 def main(args: Namespace) -> int:
@@ -26,19 +26,20 @@ def main(args: Namespace) -> int:
 
 def lines(run: Run, console: Console) -> None:
     """Print what does not fit into a table."""
-    config = configuration(run)
+    wanted = asked(run)
     reason = run.history.ended.reason if run.history.ended else ""
     facts = {
         "run": str(run.path),
         "status": run.status + (f": {reason}" if reason else ""),
-        "base": config.model.base,
-        "data": config.data.source,
-        "algorithm": config.algorithm.name,
+        "base": wanted.base,
+        "data": wanted.data,
+        "algorithm": wanted.algorithm,
+        "rounds": f"{len(run.history.rounds)} of {wanted.rounds}, {tokens(run):,} tokens",
     }
     if run.status in ("stopped", "interrupted", "failed"):
         facts["go on"] = f"fedpilot resume {run.path}"
-    elif (run.path / "adapter").is_dir():
-        facts["adapter"] = str(run.path / "adapter")
+    elif (run.path / wanted.makes).is_dir():
+        facts[wanted.makes] = str(run.path / wanted.makes)
     facts |= {f"warning {i}": w.text for i, w in enumerate(run.history.warnings, start=1)}
     for name, text in facts.items():
         console.print(f"{name:<10} {text}", soft_wrap=True, markup=False)

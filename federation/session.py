@@ -1,0 +1,213 @@
+"""A run being written: the rounds it plays, what its journal keeps of them, and how it ended.
+
+Knows a planner, an engine and a writer.  Does not know what is trained on what, nor on what it is
+judged: fine-tuning (experiment.py) and pre-training (pretraining/pretrain.py) say that.
+"""
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import torch
+
+from federation.algorithms.algorithm import Algorithm, run_round
+from federation.cohort.planner import Planner
+from federation.errors import ConfigError, FedpilotError
+from federation.plan import Reports, RoundPlan
+from federation.runs.interrupts import uninterrupted
+from federation.runs.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
+from federation.runs.writer import RunWriter
+from federation.training.base import Base
+from federation.training.engine import LocalEngine
+from federation.tree import Tree, nbytes
+
+LIBRARIES = ("torch", "transformers", "numpy", "tokenizers")  # whose versions decide the bits
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is told of a run while it goes on.
+
+    Attributes:
+        record: called with every record that was appended to the journal.
+        trained: called after every pass with how many clients it held.
+        phase: called with a few words when something begins that takes a while.
+    """
+
+    record: Callable[[Record], None] = lambda record: None
+    trained: Callable[[int], None] = lambda clients: None
+    phase: Callable[[str], None] = lambda words: None
+
+
+Judge = Callable[[Tree, int], Iterable[EvaluationRecord]]
+"""Given the state after a round and its number: what there is to say of it."""
+
+
+@dataclass
+class Session:
+    """A run being written.
+
+    Attributes:
+        algorithm: the federated algorithm.
+        writer: the run directory.
+        engine: where clients train.
+        planner: who decides.
+        state: server state after the last committed round.
+        rounds: how many there will be.
+        judge: who evaluates; called after every round.
+        watch: who is told.
+    """
+
+    algorithm: Algorithm
+    writer: RunWriter
+    engine: LocalEngine
+    planner: Planner
+    state: Tree
+    rounds: int
+    judge: Judge = lambda state, round: ()
+    watch: Watch = field(default_factory=Watch)
+
+    def append(self, record: Record) -> None:
+        """Append a record and tell whoever watches."""
+        with uninterrupted():
+            self.writer.append(record)
+        self.watch.record(record)
+
+    def go_on(self, base: Base, data: str) -> None:
+        """Take over what the start record says, and what the committed rounds taught the planner.
+
+        Args:
+            base: the model that is trained.
+            data: digest of the data.
+
+        Raises:
+            ConfigError: if data or dtype would change the bits of the run.
+        """
+        history = self.writer.history
+        if history.start is None:
+            raise AssertionError("a run begins with a start record")
+        same_arithmetic(history.start, base, data)
+        self.engine.chunk = history.start.chunk_size
+        for round, record in history.rounds.items():
+            self.planner.learn(record, history.decisions[round])
+
+    def play_all(self) -> None:
+        """Play the rounds that are left."""
+        while self.writer.next_round < self.rounds:
+            self.play()
+
+    def play(self) -> None:
+        """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
+        began = time.perf_counter()
+        round = self.writer.next_round
+        decision = self.writer.decided
+        if decision is None:
+            decision = self.planner.decide(round)
+            self.append(decision)
+        plan, missing = self.planner.plan(decision)
+        sent, reports = self.algorithm.sent(self.state), None
+        if plan.clients:
+            self.state, reports = run_round(self.algorithm, self.engine, self.state, plan)
+            missing |= reports.rejected
+        saved = self.writer.checkpoint(round, self.state)
+        seconds = time.perf_counter() - began
+        # Evaluations and notes come before the round's record: at it all of them count.
+        for evaluation in self.judge(self.state, round):
+            self.append(evaluation)
+        record = RoundRecord(
+            round=round,
+            missing=missing,
+            bytes_down=nbytes(sent) * len(decision.clients),
+            seconds=seconds,
+            **(figures(reports, plan) if reports else {"clients": ()}),
+            **saved._asdict(),
+        )
+        for note in self.planner.notes(record, decision):
+            self.append(note)
+        self.append(record)
+        self.planner.learn(record, decision)
+
+
+def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
+    """Say what a journal keeps of the reports of a round."""
+    clients = reports.clients
+    return {
+        "clients": clients,
+        "loss": dict(zip(clients, reports.loss_C.tolist(), strict=True)),
+        "update_norms": dict(zip(clients, reports.norm_C.tolist(), strict=True)),
+        "bytes_up": nbytes(reports.tree_C),
+        "tokens": int(reports.tokens_C.sum()),
+        "client_steps": sum(plan.only(clients).steps_C),
+    }
+
+
+@contextmanager
+def ending(session: Session) -> Iterator[None]:
+    """Say in the journal how a run ended: finished, stopped by a person, or failed.
+
+    A fault of ours and a kill say nothing: the run then reads as interrupted.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        session.append(EndRecord(status="stopped", reason="interrupted"))
+        raise
+    except FedpilotError as error:
+        session.append(EndRecord(status="failed", reason=str(error)))
+        raise
+    session.append(EndRecord(status="finished"))
+
+
+def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: str) -> StartRecord:
+    """Say what decides the bits of a run.
+
+    Args:
+        writer: the run directory.
+        base: the model that is trained.
+        seed: run seed.
+        chunk: clients a pass.
+        data: digest of the data.
+    """
+    return StartRecord(
+        seed=seed,
+        chunk_size=chunk,
+        threads=torch.get_num_threads(),
+        dtype=dtype_name(base),
+        versions=versions(),
+        config_sha256=writer.config_sha256,
+        machine={
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            "grafts": ",".join(base.grafts),
+            "data": data,
+        },
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that compute."""
+    return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
+
+
+def same_arithmetic(start: StartRecord, base: Base, data: str) -> None:
+    """Take over the recorded number of threads; refuse data or dtype that would change the bits.
+
+    Raises:
+        ConfigError: saying which of them it is.
+    """
+    torch.set_num_threads(start.threads)
+    if start.machine.get("data") != data:
+        raise ConfigError("the data changed since this run began; restore it, or start a new run")
+    if start.dtype != dtype_name(base):
+        raise ConfigError(
+            f"this run began in {start.dtype} and this machine would go on in {dtype_name(base)}; "
+            "resume it on a machine like the one where it began, or start a new run"
+        )
+
+
+def dtype_name(base: Base) -> str:
+    """Name the dtype of the base's arithmetic."""
+    return str(base.dtype).removeprefix("torch.")
