@@ -19,7 +19,6 @@ text moves.  Start with: fedpilot demo"""
 
 
 RESUME = "fedpilot resume {}"
-AGAIN = "the same command"  # pretrain goes on with what is in --out
 
 
 class Parser(ArgumentParser):
@@ -114,6 +113,19 @@ def _eval(parser: ArgumentParser) -> None:
     parser.add_argument("--data", metavar="FILE", help=help)
 
 
+def _explain(parser: ArgumentParser) -> None:
+    _read(parser)
+    parser.add_argument("--round", metavar="R", type=int, help="this round only, from 1")
+
+
+def _replay(parser: ArgumentParser) -> None:
+    parser.add_argument("run", metavar="DIR", type=Path, help="finished run")
+    help = "new run directory"
+    parser.add_argument(
+        "--out", dest="directory", metavar="DIR", type=Path, required=True, help=help
+    )
+
+
 def _export(parser: ArgumentParser) -> None:
     a_run(parser)
     help = "new folder; PEFT and vLLM load it as it is"
@@ -161,11 +173,13 @@ COMMANDS = (
     Command("resume", "go on with a run that was stopped or killed", a_run, go_on=RESUME),
     Command("runs", "list runs", _runs),
     Command("show", "show what a run came to", _read),
+    Command("explain", "say what happened in each round, and what was decided", _explain),
+    Command("replay", "repeat a finished run from its journal, to the same bits", _replay),
     Command("verify", "check that a run is as it was written", _read),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
     Command("data", "report how much the clients of a configuration differ", _data),
-    Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=AGAIN),
+    Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=RESUME),
     Command("bench", "measure the engine on this machine", _bench),
     Command("init", "write a configuration with every key explained", _init),
 )

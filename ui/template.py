@@ -6,13 +6,14 @@ Knows pydantic's fields and TOML; knows no key by name.
 import json
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from agents.spec import PilotSpec
 from federation.config import Config
 
 WIDTH = 92
@@ -25,18 +26,28 @@ SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 def template() -> str:
     """Write every key of :class:`Config` as TOML, commented out: it loads as the defaults."""
-    return "\n".join([HEAD, *table(Config, Config.model_validate({}), "")]) + "\n"
+    core = table(Config, Config.model_validate({}), "", elsewhere={"pilot"})
+    return "\n".join([HEAD, *core, *table(PilotSpec, PilotSpec(), "pilot")]) + "\n"
 
 
-def table(model: type[BaseModel], defaults: BaseModel, name: str) -> Iterator[str]:
-    """Yield the lines of a table: its own keys first, as TOML wants it, then the tables in it."""
-    values = {key: getattr(defaults, key) for key in model.model_fields}
+def table(
+    model: type[BaseModel], defaults: BaseModel, name: str, elsewhere: Collection[str] = ()
+) -> Iterator[str]:
+    """Yield the lines of a table: its own keys first, as TOML wants it, then the tables in it.
+
+    Args:
+        model: what the table is of.
+        defaults: its values.
+        name: of the table, dotted.
+        elsewhere: keys that another model explains.
+    """
+    values = {k: getattr(defaults, k) for k in model.model_fields if k not in elsewhere}
     if name:
         yield f"\n[{name}]"
         yield from comment(summary(type(defaults)))
-    for key, field in model.model_fields.items():
-        if not isinstance(values[key], BaseModel):
-            yield from line(key, field, values[key])
+    for key, value in values.items():
+        if not isinstance(value, BaseModel):
+            yield from line(key, model.model_fields[key], value)
     for key, value in values.items():
         if isinstance(value, BaseModel):
             yield from table(type(value), value, f"{name}.{key}" if name else key)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.spec import PilotSpec
 from federation.config import Config
 from federation.runs.run import Run
 from tests.tiny_worlds import World, rows, write_rows
@@ -186,7 +187,8 @@ def test_every_key_of_the_written_configuration_shows_its_default():
         if not line.endswith(" =")
     )
     config = Config.from_table(tomllib.loads(shown))
-    assert config == Config.from_table({})
+    assert PilotSpec.of(config) == PilotSpec()
+    assert config.model_copy(update={"pilot": {}}) == Config.from_table({})
     written = {line.split(" =")[0].lstrip("#") for line in lines if " =" in line}
     dumped = config.model_dump()
     tables = [dumped, *(table for table in dumped.values() if isinstance(table, dict))]

@@ -5,17 +5,17 @@ from argparse import Namespace
 from federation.runs.run import Run
 from ui.commands.running import report
 from ui.progress import watching
-from ui.results import configuration
+from ui.results import asked
 
 
 def main(args: Namespace) -> int:
     """Go on where the last committed round left off."""
     run = Run.open(args.directory)
-    config = configuration(run)
+    wanted = asked(run)
     if run.status != "finished":
-        from federation.experiment import resume
+        from agents.experiment import resume
 
-        with watching(config.rounds, len(run.history.rounds)) as watch:
+        with watching(wanted.rounds, len(run.history.rounds)) as watch:
             run = resume(args.directory, watch=watch)
     report(run)
     return 0

@@ -9,11 +9,12 @@ from federation.config import Config
 from federation.runs.run import Run
 from ui import tables
 from ui.progress import watching
+from ui.results import asked
 
 
 def start(config: Config, args: Namespace, names: Iterator[Path]) -> int:
     """Run an experiment into ``args.directory``, or into the first free of ``names``."""
-    from federation.experiment import run_experiment
+    from agents.experiment import run_experiment
 
     if args.directory is None:
         args.directory = next(path for path in names if not path.exists())
@@ -28,10 +29,11 @@ def report(run: Run) -> None:
     from ui.plots import plot
 
     console = tables.out()
-    console.print(tables.results(run))
+    console.print(tables.results(run) if run.evaluations else tables.rounds(run))
     console.print(f"plot     {plot(run)}", soft_wrap=True, markup=False)
-    if (run.path / "adapter").is_dir():
-        console.print(f"adapter  {run.path / 'adapter'}", soft_wrap=True, markup=False)
+    makes = asked(run).makes
+    if (run.path / makes).is_dir():
+        console.print(f"{makes:<8} {run.path / makes}", soft_wrap=True, markup=False)
     console.print(f"more     fedpilot show {run.path}", soft_wrap=True, markup=False)
 
 

@@ -1,0 +1,101 @@
+"""Runs that a pilot steers, and runs that repeat what was once decided.
+
+The functions of the core with one thing added: who decides.  A configuration without a ``[pilot]``
+table runs by rule, as the core alone would run it.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from agents.pilot import PilotPlanner
+from agents.spec import PilotSpec, build_policy
+from federation import experiment
+from federation.cohort.planner import Planner, RulePlanner
+from federation.config import Config
+from federation.errors import ConfigError
+from federation.experiment import Setup
+from federation.runs.records import DecisionRecord
+from federation.runs.run import History, Run
+from federation.session import Watch
+
+
+def piloted(setup: Setup, history: History, traffic: int) -> Planner:
+    """Let the configured pilot decide; the rules of the core where there is none."""
+    spec = PilotSpec.of(setup.config)
+    if spec is None:
+        return experiment.by_rule(setup, history, traffic)
+    return PilotPlanner(setup, history, traffic, spec)
+
+
+def run_experiment(
+    config: Config,
+    out: str | Path,
+    *,
+    base_dir: Path | None = None,
+    cache: Path | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Run a federated experiment, steered by its pilot if it has one.
+
+    Arguments, result and errors are those of :func:`federation.experiment.run_experiment`.
+    """
+    if spec := PilotSpec.of(config):  # what is wrong is told before a model is loaded
+        for name in (spec.policy, *spec.shadows):
+            build_policy(name, len(spec.bounds) or 1, spec)
+    return experiment.run_experiment(
+        config, out, base_dir=base_dir, cache=cache, watch=watch, planning=piloted
+    )
+
+
+def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
+    """Go on with a run, steered by its pilot if it has one; decisions that were taken stay.
+
+    Arguments, result and errors are those of :func:`federation.experiment.resume`.
+    """
+    return experiment.resume(path, cache=cache, watch=watch, planning=piloted)
+
+
+class Recorded(RulePlanner):
+    """Decides what was decided before: reads a journal, asks nobody."""
+
+    def __init__(self, setup: Setup, traffic: int, decisions: dict[int, DecisionRecord]) -> None:
+        """Start before the first round of a repetition."""
+        config = setup.config
+        super().__init__(config, setup.clients, setup.data.splits.train.sizes, traffic)
+        self._decisions = decisions
+
+    def decide(self, round: int) -> DecisionRecord:
+        """Repeat the decision of a round; its source becomes "replay"."""
+        return self._decisions[round].model_copy(update={"source": "replay", "seconds": 0.0})
+
+
+def replay(
+    path: str | Path, out: str | Path, *, cache: Path | None = None, watch: Watch | None = None
+) -> Run:
+    """Repeat a finished run from its journal, without the policy that decided it.
+
+    On the machine of the run, at its number of threads, the result has the same bits.
+
+    Args:
+        path: the run.
+        out: a directory that does not exist or is empty.
+        cache: folder for tokenised data; the user's cache folder if omitted.
+        watch: who is told of progress.
+
+    Raises:
+        ConfigError: if the run is not finished or is no fine-tuning run, or ``out`` is in use.
+    """
+    run = Run.open(path)
+    if run.status != "finished" or run.history.start is None:
+        raise ConfigError(f"{path} is {run.status}; only a finished run is repeated")
+    config = Config.from_table(run.config, f"{path}/config.json")
+    start = run.history.start
+    engine = config.engine.model_copy(update={"chunk": start.chunk_size, "threads": start.threads})
+    evaluation = config.evaluation.model_copy(update={"baselines": ()})
+    config = config.model_copy(update={"engine": engine, "evaluation": evaluation})
+
+    def repeated(setup: Setup, history: History, traffic: int) -> Planner:
+        return Recorded(setup, traffic, run.history.decisions)
+
+    setup = replace(experiment.set_up(config, None, cache), planning=repeated)
+    return experiment.write(setup, Path(out), watch or Watch())

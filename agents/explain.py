@@ -1,0 +1,190 @@
+"""What happened in a round, in sentences whose every number is checked against the record.
+
+A claim cites facts.  A number in its text must be the value of a cited fact or the difference of
+two, written to the digits shown; a sentence that states another number is refused.  What caused a
+change is called a hypothesis: nothing here has tested it.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import permutations
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from agents.facts import Fact, facts_of_round
+from agents.knobs import KNOBS, RECORD
+from federation.errors import ConfigError
+from federation.runs.records import DecisionRecord, RoundRecord
+from federation.runs.run import History
+
+Kind = Literal["change", "no_change", "risk", "decision", "hypothesis"]
+NUMBER = re.compile(r"(?<![\w@.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w@])")
+
+
+class Claim(BaseModel):
+    """One sentence about a round and the facts it rests on.
+
+    Attributes:
+        kind: what sort of statement it is.
+        text: the sentence.
+        cites: ids of facts.
+    """
+
+    model_config = RECORD
+
+    kind: Kind
+    text: str = Field(max_length=400)
+    cites: tuple[str, ...]
+
+
+def unsupported(claim: Claim, facts: Mapping[str, Fact]) -> list[str]:
+    """List what a claim states and the record does not say; empty if it checks out."""
+    unknown = [f"{cited} is no fact" for cited in claim.cites if cited not in facts]
+    values = [facts[cited].value for cited in claim.cites if cited in facts]
+    rounds = {facts[cited].round for cited in claim.cites if cited in facts}
+    known = [*values, *(a - b for a, b in permutations(values, 2))]
+    known += [r + 1 for r in rounds if r is not None]
+    wrong = [
+        f"{number} is in no cited fact"
+        for number in NUMBER.findall(claim.text)
+        if not any(shows(number, value) for value in known)
+    ]
+    return unknown + wrong
+
+
+def shows(number: str, value: float) -> bool:
+    """Tell whether a written number is a value, to the digits written."""
+    if "e" in number:
+        digits = len(number.split("e")[0].replace("-", "").replace(".", ""))
+        return float(f"{value:.{digits}g}") == float(number)
+    places = len(number.partition(".")[2])
+    return float(f"{value:.{places}f}") == float(number)
+
+
+Explained = tuple[list[Claim], dict[str, Fact]]
+"""Claims, and the facts they cite by id."""
+
+
+def explained(history: History, round: int, smallest: int = 1) -> Explained:
+    """Say by rule what happened in a round.
+
+    Args:
+        history: what the records of a run mean together.
+        round: a committed round.
+        smallest: figures over fewer clients are left out.
+
+    Raises:
+        ConfigError: if the round was not played.
+    """
+    if round not in history.rounds:
+        last = history.last_round
+        there = f"rounds 1 to {last + 1} were played" if last >= 0 else "no round was played yet"
+        raise ConfigError(f"there is no round {round + 1} to explain: {there}")
+    return of_record(history, history.rounds[round], history.decisions.get(round), smallest)
+
+
+def of_record(
+    history: History, record: RoundRecord, decision: DecisionRecord | None, smallest: int
+) -> Explained:
+    """Say by rule what happened in a round, whose record need not be committed yet."""
+    before = history.rounds.get(record.round - 1)
+    known = [(before, history.decisions.get(record.round - 1))] if before else []
+    facts = {
+        fact.id: fact
+        for round, decided in [*known, (record, decision)]
+        for fact in facts_of_round(
+            round, decided, [x for x in history.evaluations if x.round == round.round], smallest
+        )
+    }
+    claims = list(claims_of(facts, record.round, decision))
+    wrong = [problem for claim in claims for problem in unsupported(claim, facts)]
+    if wrong:
+        raise AssertionError(f"an explanation states what the record does not say: {wrong}")
+    return claims, facts
+
+
+def claims_of(
+    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None
+) -> Iterator[Claim]:
+    """Yield what there is to say, the most telling first."""
+    for name, words in (("loss", "training loss"), ("validation_loss", "validation loss")):
+        yield from of_loss(facts, round, name, words)
+    yield from of_clients(facts, round)
+    yield from of_decision(facts, round, decision)
+
+
+def of_loss(facts: Mapping[str, Fact], round: int, name: str, words: str) -> Iterator[Claim]:
+    """Say how a loss moved."""
+    now, before = facts.get(f"{name}@{round}"), facts.get(f"{name}@{round - 1}")
+    if now is None:
+        return
+    text = f"Round {round + 1}: {words} {now.value:.3f} nats per token"
+    if before is None:
+        yield Claim(kind="change", text=text + ".", cites=(now.id,))
+        return
+    fall = before.value - now.value
+    moved = f"{abs(fall):.3f} {'lower' if fall > 0 else 'higher'} than in the round before"
+    same = abs(fall) < 0.0005
+    yield Claim(
+        kind="no_change" if same else "change",
+        text=f"{text}, {'as in the round before' if same else moved}.",
+        cites=(now.id, before.id),
+    )
+
+
+def of_clients(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
+    """Say who did not report and who diverged."""
+    asked, came = facts.get(f"cohort_size@{round}"), facts[f"reported@{round}"]
+    if asked and came.value < asked.value:
+        yield Claim(
+            kind="risk",
+            text=f"{asked.value - came.value:.0f} of {asked.value:.0f} clients did not report.",
+            cites=(asked.id, came.id),
+        )
+    diverged = facts.get(f"diverged@{round}")
+    if diverged and diverged.value > 0:
+        yield Claim(
+            kind="risk",
+            text=f"{diverged.value:.0f} clients diverged; their updates were not used.",
+            cites=(diverged.id,),
+        )
+
+
+def of_decision(
+    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None
+) -> Iterator[Claim]:
+    """Say what was turned, by whom, and what it may have done."""
+    for name, knob in KNOBS.items():
+        now, before = facts.get(f"{name}@{round}"), facts.get(f"{name}@{round - 1}")
+        if not now or not before or now.value == before.value or decision is None:
+            continue
+        yield Claim(
+            kind="decision",
+            text=f"{knob.meaning.capitalize()}: {before.value:.4g} to {now.value:.4g}, decided by"
+            f" {decision.source}: {worded(decision.reason)}.",
+            cites=(now.id, before.id),
+        )
+        yield from of_effect(facts, round, knob.meaning, now.id)
+
+
+def of_effect(facts: Mapping[str, Fact], round: int, meaning: str, cited: str) -> Iterator[Claim]:
+    """Name a change that came together with a turn; whether it is the cause was not tested."""
+    now, before = facts.get(f"loss@{round}"), facts.get(f"loss@{round - 1}")
+    if now and before:
+        way = "fell" if now.value < before.value else "rose"
+        yield Claim(
+            kind="hypothesis",
+            text=f"Hypothesis, not tested: the training loss {way} because of the new {meaning}.",
+            cites=(now.id, before.id, cited),
+        )
+
+
+def worded(reason: str) -> str:
+    """Keep a reason's words and leave out its numbers, which belong to no fact of this round."""
+    return NUMBER.sub("some", reason) or "no reason given"
+
+
+def as_text(claims: Iterable[Claim]) -> str:
+    """Join claims into a paragraph."""
+    return " ".join(claim.text for claim in claims)

@@ -1,0 +1,172 @@
+"""What a pilot is told: numbers with a name, a unit and an id, and never a client's words.
+
+A fact is an aggregate over a cohort.  Texts, tensors and names of clients have no field to travel
+in; a figure over fewer clients than ``smallest`` is left out.  An observation has a hash over its
+canonical JSON, so that a decision can be traced to exactly what was seen: the journal keeps the
+hash, and the observation is made again from the records before the decision.
+"""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from statistics import fmean
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from agents.knobs import RECORD, Bound
+from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
+from federation.runs.run import History
+
+Unit = Literal["nats per token", "per step", "steps", "clients", "norm", "bytes", "rounds"]
+
+DIVERGED = "diverged"  # how the engine's reasons for such a client begin
+WRITTEN = 6  # digits that a fact has: what is hashed must not hang on the last bit
+
+
+class Fact(BaseModel):
+    """One number that is known.
+
+    Attributes:
+        id: how a proposal or an explanation cites it, unique in its observation.
+        name: what it is.
+        value: finite.
+        round: the round it belongs to; None: to the run.
+        clients: how many clients it is made of; 0: it is no figure of clients.
+    """
+
+    model_config = RECORD
+
+    id: str = Field(pattern="^[a-z_]+(@[0-9]+)?$", description="how it is cited")
+    name: str = Field(description="what it is")
+    value: float = Field(description="the number")
+    unit: Unit = Field(description="of the value")
+    round: int | None = Field(default=None, ge=0, description="the round it belongs to")
+    clients: int = Field(default=0, ge=0, description="how many clients it is made of")
+
+
+class Observation(BaseModel):
+    """What is known when a round has to be decided.
+
+    Attributes:
+        round: the round to be decided.
+        rounds_left: rounds to come, this one included.
+        facts: what is known, oldest first.
+        bounds: open knob -> how far it may be turned now.
+        values: every knob's value now, open or not.
+        budget: what is left of what is limited: client_steps, calls (of a language model), tokens.
+        sources: who decided the rounds so far -> how many of them.
+        seed: of the run: a policy that draws, draws by (seed, round).
+    """
+
+    model_config = RECORD
+
+    schema_version: Literal[1] = 1
+    round: int = Field(ge=0)
+    rounds_left: int = Field(ge=1)
+    facts: tuple[Fact, ...]
+    bounds: dict[str, Bound]
+    values: dict[str, float]
+    budget: dict[str, float] = {}
+    sources: dict[str, int] = {}
+    seed: int = Field(ge=0)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the canonical JSON."""
+        return digest(self.model_dump(mode="json"))
+
+    def series(self, name: str) -> dict[int, float]:
+        """Return the values of a figure by round, oldest first."""
+        return {f.round: f.value for f in self.facts if f.name == name and f.round is not None}
+
+
+def digest(values: object) -> str:
+    """Hash JSON values in their canonical form."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def observe(
+    history: History,
+    bounds: Mapping[str, Bound],
+    values: Mapping[str, float],
+    budget: Mapping[str, float],
+    *,
+    round: int,
+    rounds: int,
+    seed: int,
+    smallest: int,
+) -> Observation:
+    """Say what the journal of a run tells before a round.
+
+    Args:
+        history: what the records mean together.
+        bounds: how far every open knob may be turned.
+        values: every knob's value now.
+        budget: what is left of what is limited.
+        round: the round to be decided.
+        rounds: of the run.
+        seed: of the run.
+        smallest: figures over fewer clients are left out.
+    """
+    after: dict[int | None, list[EvaluationRecord]] = {}
+    for evaluation in history.evaluations:
+        after.setdefault(evaluation.round, []).append(evaluation)
+    facts = [
+        found
+        for n in range(round)
+        for found in facts_of_round(
+            history.rounds[n], history.decisions.get(n), after.get(n, ()), smallest
+        )
+    ]
+    return Observation(
+        round=round,
+        rounds_left=rounds - round,
+        facts=tuple(facts),
+        bounds=dict(bounds),
+        values=dict(values),
+        budget=dict(budget),
+        sources=dict(Counter(history.decisions[n].source for n in range(round))),
+        seed=seed,
+    )
+
+
+def facts_of_round(
+    record: RoundRecord,
+    decision: DecisionRecord | None,
+    evaluations: Iterable[EvaluationRecord],
+    smallest: int,
+) -> Iterator[Fact]:
+    """Yield what is known of one round; the test set is not: it judges and never steers."""
+    n = record.round
+    trained = len(record.clients)
+    if decision is not None:
+        yield fact("lr", decision.work["lr"], "per step", n)
+        yield fact("steps", decision.work["steps"], "steps", n)
+        yield fact("cohort_size", len(decision.clients), "clients", n)
+    yield fact("reported", trained, "clients", n)
+    yield fact("bytes_up", record.bytes_up, "bytes", n)
+    diverged = sum(reason.startswith(DIVERGED) for reason in record.missing.values())
+    if trained + diverged >= smallest:
+        yield fact("diverged", diverged, "clients", n, trained + diverged)
+    finite = [x for x in record.loss.values() if math.isfinite(x)]  # of no step there is no loss
+    if len(finite) >= smallest:
+        yield fact("loss", fmean(finite), "nats per token", n, len(finite))
+    norms = [x for x in record.update_norms.values() if math.isfinite(x)]
+    if len(norms) >= smallest:
+        yield fact("update_norm", fmean(norms), "norm", n, len(norms))
+    for evaluation in evaluations:
+        value = evaluation.metrics.get("nll", math.nan)
+        if evaluation.split == "validation" and math.isfinite(value):
+            yield fact("validation_loss", value, "nats per token", n)
+
+
+def fact(name: str, value: object, unit: Unit, round: int, clients: int = 0) -> Fact:
+    """Make a fact, rounded to :data:`WRITTEN` digits."""
+    number = float(f"{float(str(value)):.{WRITTEN}g}")
+    return Fact(
+        id=f"{name}@{round}", name=name, value=number, unit=unit, round=round, clients=clients
+    )

@@ -1,0 +1,143 @@
+"""Policies that ask a language model: alone, or as adviser of an optimizer that stays in charge.
+
+One question a round, answered in a schema whose bounds are this round's.  The model sees facts and
+bounds and nothing else.  A model alone tunes worse than a plain search; a search that it may
+overrule now and then does best (Ferreira et al. 2026, arXiv:2603.24647).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, JsonValue, create_model
+
+from agents.facts import Fact, Observation
+from agents.knobs import KNOBS, values_model
+from agents.proposals import Answer, Policy, Proposal
+from llm_tools import Answer as Reply
+from llm_tools import ask, fill
+
+SHOWN = 8  # rounds back that a model is shown
+CITED = 5  # facts that it may cite
+
+
+@dataclass(frozen=True)
+class Adviser:
+    """A language model that decides.
+
+    Attributes:
+        model: whom to ask, made by :func:`llm_tools.chat_model`.
+        spec: its description, as the journal keeps it.
+        deadline: seconds for one answer, repairs included.
+    """
+
+    model: Any
+    spec: str
+    deadline: float
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"llm:{self.spec}@1"
+
+    def decide(self, observation: Observation) -> Answer:
+        """Ask once; what goes wrong is in the answer."""
+        for limited in ("calls", "tokens"):
+            if observation.budget.get(limited, 1) <= 0:
+                return Answer(proposal=None, failure=f"the budget of {limited} is spent")
+        prompt = fill("decide", **shown(observation))
+        reply = ask(self.model, prompt, schema_of(observation), deadline_s=self.deadline)
+        trace = traced(reply) | {"prompt": f"{prompt.name}@{prompt.version}"}
+        if reply.value is None:
+            return Answer(proposal=None, failure=f"{reply.failure}: {reply.reason}", trace=trace)
+        return Answer(proposal=as_proposal(reply.value.model_dump()), trace=trace)
+
+
+def traced(reply: "Reply[Any]") -> dict[str, JsonValue]:
+    """Keep what an auditor asks for."""
+    return {
+        "model": reply.model,
+        "prompt_sha256": reply.prompt_sha256,
+        "raw": reply.raw,
+        "attempts": reply.attempts,
+        "tokens": (reply.tokens_in or 0) + (reply.tokens_out or 0),
+    }
+
+
+def schema_of(observation: Observation) -> type[BaseModel]:
+    """Return the schema of an answer: open knobs within their bounds, and ids that were shown."""
+    ids = tuple(fact.id for fact in recent(observation))
+    fields: dict[str, Any] = {
+        "abstain": (bool, Field(description="true: everything stays as it is")),
+        "expected_low": (float, Field(ge=0, le=100, description="training loss expected, lowest")),
+        "expected_high": (float, Field(ge=0, le=100, description="and highest")),
+        "rationale": (str, Field(max_length=280, description="why, in a sentence")),
+    }
+    if ids:
+        cited = Field(max_length=CITED, description="ids of the facts it rests on")
+        fields["evidence"] = (list[Literal[ids]], cited)
+    return create_model("Decision", __base__=values_model(observation.bounds), **fields)
+
+
+def as_proposal(answer: dict[str, Any]) -> Proposal:
+    """Turn an answer into a proposal."""
+    expected = answer.pop("expected_low"), answer.pop("expected_high")
+    rest = {"rationale": answer.pop("rationale"), "evidence": tuple(answer.pop("evidence", ()))}
+    abstains = answer.pop("abstain")
+    values = {} if abstains else {name: float(value) for name, value in answer.items()}
+    return Proposal(values=values, expected=expected, source="llm", **rest)
+
+
+def recent(observation: Observation) -> list[Fact]:
+    """Select the facts of the last rounds."""
+    first = observation.round - SHOWN
+    return [fact for fact in observation.facts if fact.round is not None and fact.round >= first]
+
+
+def shown(observation: Observation) -> dict[str, str]:
+    """Write what a model is shown."""
+    facts = (f"{fact.id} = {fact.value:g} {fact.unit}" for fact in recent(observation))
+    knobs = (
+        f"{name}: {KNOBS[name].meaning}, {KNOBS[name].unit}; now {bound.current:g},"
+        f" allowed {bound.low:g} to {bound.high:g}"
+        for name, bound in observation.bounds.items()
+    )
+    return {
+        "round": str(observation.round + 1),
+        "left": str(observation.rounds_left),
+        "facts": "\n".join(facts) or "none",
+        "knobs": "\n".join(knobs),
+    }
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """An optimizer in charge, which a model may overrule in a share of the rounds.
+
+    Attributes:
+        search: who decides.
+        adviser: who may overrule.
+        share: of the rounds so far and this one, how many the adviser may have decided.
+        warmup: rounds before the adviser is asked.
+    """
+
+    search: Policy
+    adviser: Policy
+    share: float
+    warmup: int
+
+    @property
+    def name(self) -> str:
+        """Names of both, and version."""
+        return f"hybrid:{self.search.name}+{self.adviser.name}@1"
+
+    def decide(self, observation: Observation) -> Answer:
+        """Ask the optimizer, and the adviser if it is its turn; failing, it overrules nobody."""
+        planned = self.search.decide(observation)
+        taken = observation.sources.get("llm", 0) + 1
+        if observation.round < self.warmup or taken > self.share * (observation.round + 1):
+            return planned
+        advised = self.adviser.decide(observation)
+        if advised.proposal is None or advised.proposal.abstains:
+            why = advised.failure or "abstained"
+            return planned.model_copy(update={"trace": {**advised.trace, "adviser": why}})
+        return advised

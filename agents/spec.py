@@ -1,0 +1,151 @@
+"""The ``[pilot]`` table of a configuration: who decides, and how far."""
+
+from importlib.util import find_spec
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from agents.knobs import limits
+from agents.policies.optimizer import CMAES, TPE
+from agents.policies.rules import Fixed, Null, Plateau
+from agents.proposals import Policy
+from federation.config import Config, describe
+from federation.errors import ConfigError
+from federation.specs import Names, Spec, as_tuple
+
+Range = Annotated[tuple[float, float], BeforeValidator(as_tuple)]
+
+POLICIES: dict[str, Any] = {
+    "fixed": Fixed,
+    "heuristic": Plateau,
+    "null": Null,
+    "optimizer": TPE,
+    "optimizer:tpe": TPE,
+    "optimizer:cmaes": CMAES,
+}
+
+NEEDS = {TPE: "optuna", CMAES: "cmaes"}
+ASKING = ("hybrid", "llm")
+"""Policies that ask a language model."""
+
+
+class PilotSpec(Spec):
+    """Who decides what a round should be, within which bounds."""
+
+    policy: str = Field(
+        default="heuristic",
+        min_length=1,
+        description="fixed | heuristic | optimizer:tpe | optimizer:cmaes | hybrid | llm | null",
+    )
+    model: str | None = Field(
+        default=None,
+        description="llm and hybrid: whom to ask, 'openai:MODEL@http://127.0.0.1:8000/v1' for any"
+        " server of that protocol, or 'scripted:FILE'; a key comes from an environment variable",
+    )
+    deadline: float = Field(
+        default=20.0,
+        gt=0,
+        le=3600,
+        description="seconds that one answer may take, repairs included",
+    )
+    share: float = Field(
+        default=0.3, ge=0, le=1, description="hybrid: share of the rounds that the model may decide"
+    )
+    warmup: int = Field(default=4, ge=0, description="hybrid: rounds before the model is asked")
+    bounds: dict[str, Range] = Field(
+        default={}, description="lr, steps, cohort_size: [lowest, highest]; others stay as they are"
+    )
+    trust: float = Field(
+        default=2.0, gt=1, le=100, description="largest factor by which a value moves in a round"
+    )
+    shadows: Names = Field(
+        default=("fixed", "heuristic"),
+        description="policies that are also asked; recorded, never applied",
+    )
+    smallest: int = Field(
+        default=2, ge=1, description="figures of fewer clients than this are not shown to a policy"
+    )
+    max_client_steps: int | None = Field(
+        default=None, ge=1, description="client-steps that the run may take in all"
+    )
+    max_calls: int | None = Field(
+        default=None, ge=1, description="requests to the model that the run may make in all"
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=1, description="tokens, in and out, that the run may spend in all"
+    )
+    on_failure: Literal["heuristic", "fixed"] = Field(
+        default="heuristic", description="who decides when the policy fails or is refused"
+    )
+
+    @classmethod
+    def of(cls, config: Config) -> "PilotSpec | None":
+        """Read the pilot of a configuration; None if it has none.
+
+        Raises:
+            ConfigError: naming key, value and what is allowed, in one line.
+        """
+        if not config.pilot:
+            return None
+        try:
+            return cls.model_validate(config.pilot)
+        except ValidationError as error:
+            raise ConfigError(f"pilot: {describe(error, cls)}") from None
+
+    def outer(self, config: Config, population: int) -> dict[str, tuple[float, float]]:
+        """Return the outer limits of the open knobs.
+
+        Without ``bounds`` the learning rate alone is open, a factor of ten both ways.
+
+        Raises:
+            ConfigError: if limits cannot be used.
+        """
+        lr = config.work.lr
+        return limits(config, self.bounds or {"lr": (lr / 10, min(10.0, lr * 10))}, population)
+
+
+def build_policy(name: str, knobs: int, spec: PilotSpec | None = None) -> Policy:
+    """Turn the name of a policy into a policy.
+
+    Args:
+        name: one of :data:`POLICIES`, or "llm" or "hybrid", which ask a language model.
+        knobs: how many are open.
+        spec: whom to ask; a policy without it asks nobody.
+
+    Raises:
+        ConfigError: if there is no such policy, it cannot search so few knobs, or the model it is
+            to ask cannot be used.
+    """
+    if name in ASKING and spec is not None:
+        return asking(name, knobs, spec)
+    if name not in POLICIES:
+        there = ", ".join([*POLICIES, *(ASKING if spec else ())])
+        raise ConfigError(f"pilot.policy {name!r} is unknown; there are {there}")
+    if POLICIES[name] is CMAES and knobs < 2:
+        raise ConfigError(
+            "pilot.policy 'optimizer:cmaes' needs two open knobs: add to pilot.bounds"
+        )
+    needed = NEEDS.get(POLICIES[name])
+    if needed and find_spec(needed) is None:
+        raise ConfigError(f"pilot.policy {name!r} needs {needed}: pip install 'fedpilot[pilot]'")
+    return POLICIES[name]()
+
+
+def asking(name: str, knobs: int, spec: PilotSpec) -> Policy:
+    """Build a policy that asks a language model."""
+    from agents.policies.model import Adviser, Hybrid
+    from llm_tools import LLMError, chat_model
+
+    if spec.model is None:
+        raise ConfigError(
+            f"pilot.policy {name!r} needs pilot.model, whom to ask:"
+            " 'openai:MODEL@http://127.0.0.1:8000/v1' or 'scripted:FILE'"
+        )
+    try:
+        adviser = Adviser(chat_model(spec.model), spec.model, spec.deadline)
+    except LLMError as error:
+        raise ConfigError(f"pilot.model: {error}") from None
+    if name == "llm":
+        return adviser
+    search = build_policy("optimizer:tpe", knobs)
+    return Hybrid(search, adviser, spec.share, spec.warmup)
