@@ -4,11 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DATA ?= ../shared/data
 
-.PHONY: help setup demo test test-all lint bench clean
+.PHONY: help setup demo test test-all lint bench results bench-population clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 setup: $(STAMP)  ## create .venv with everything pinned in constraints.txt
 
@@ -34,6 +35,12 @@ lint: $(STAMP)  ## ruff and pyright
 
 bench: $(STAMP)  ## clients' steps per second, ours against a sequential PEFT loop
 	$(BIN)/fedpilot bench engine
+
+results: $(STAMP)  ## docs/results.md from real data in $(DATA): about an hour, interruptible
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.results --data "$(DATA)" --out docs/results.md
+
+bench-population: $(STAMP)  ## 10,000 registered clients against 100: start, memory, seconds, bytes
+	$(BIN)/python -m benchmarks.population --all
 
 clean:  ## remove what make made
 	rm -rf $(VENV) build *.egg-info
