@@ -28,17 +28,18 @@ DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 # --- Files -------------------------------------------------------------------------------------
 
 
-def atomic_write(path: Path, data: Data) -> None:
+def atomic_write(path: Path, data: Data, mode: int = 0o666) -> None:
     """Write a file so that it is, after any crash, either as before or as it shall be.
 
     Args:
         path: the file; its directory must exist.
         data: its bytes, or a function that writes them to a binary file.
+        mode: who may read and write it, before the process's umask.
 
     Raises:
         StorageError: if the disk is full, failing or read-only; ``path`` is then as it was before.
     """
-    _replace(path, data)
+    _replace(path, data, mode)
     sync_directory(path.parent)
 
 
@@ -56,12 +57,12 @@ def atomic_write_many(files: Iterable[tuple[Path, bytes]]) -> None:
         sync_directory(directory)
 
 
-def _replace(path: Path, data: Data) -> None:
+def _replace(path: Path, data: Data, mode: int = 0o666) -> None:
     """Write beside ``path``, wait for the disk, rename over it."""
     temporary = temporary_name(path)
     with explained(path, len(data) if isinstance(data, bytes) else None):
         try:
-            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+            fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
             try:
                 _fill(fd, data)
                 os.fsync(fd)
@@ -165,6 +166,21 @@ def remove(paths: Iterable[Path]) -> None:
     for path in paths:
         with explained(path), suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def sweep(directory: Path) -> None:
+    """Delete what killed writers left in a directory: files and folders under temporary names.
+
+    Raises:
+        StorageError: if one cannot be deleted.
+    """
+    with explained(directory):
+        left = [path for path in directory.iterdir() if is_temporary(path.name)]
+        for path in left:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def set_aside(path: Path) -> Path:

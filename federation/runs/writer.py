@@ -133,8 +133,7 @@ class RunWriter:
         for directory in (path, path / STATE, path / CLIENTS):
             with storage.explained(directory):
                 directory.mkdir(exist_ok=True)
-                names = list(directory.iterdir())
-            storage.remove(file for file in names if storage.is_temporary(file.name))
+            storage.sweep(directory)
         journal = Journal(path / JOURNAL)
         return cls(path, lock, journal, history_of(journal.entries))
 
