@@ -5,6 +5,7 @@ elsewhere), facts go to the run directory, and nothing else is remembered: a run
 any instant and resumed.
 """
 
+import re
 import secrets
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from federation.cohort.planner import Planner, RulePlanner
 from federation.cohort.selection import CohortSpec, check_population
 from federation.config import AlgorithmSpec, Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
-from federation.errors import ConfigError
+from federation.errors import ConfigError, CorruptError
 from federation.evaluation.assess import assess
 from federation.pretraining.pretrain import pretrain
 from federation.pretraining.recipe import recipe_of, texts_of
@@ -36,7 +37,7 @@ from federation.training.local import Task
 from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
 
-NOISE_KEY = "noise.key"
+NOISE_KEY, KEY_BYTES = "noise.key", 16
 BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
 
 
@@ -176,7 +177,7 @@ def resume(
 def write(setup: Setup, path: Path, watch: Watch) -> Run:
     """Run what is set up into a new run directory."""
     with RunWriter.create(path, setup.config.model_dump_json(indent=2)) as writer:
-        setup = keyed(setup, path)
+        setup = keyed(setup, writer)
         finish(setup, begin(setup, writer, watch))
     return Run.open(path)
 
@@ -184,26 +185,42 @@ def write(setup: Setup, path: Path, watch: Watch) -> Run:
 def write_on(setup: Setup, path: Path, watch: Watch) -> Run:
     """Go on with a run directory."""
     with RunWriter.reopen(path) as writer:
-        setup = keyed(setup, path)
+        setup = keyed(setup, writer)
         finish(setup, begin(setup, writer, watch))
     return Run.open(path)
 
 
-def keyed(setup: Setup, path: Path) -> Setup:
+def keyed(setup: Setup, writer: RunWriter) -> Setup:
     """Give the privacy noise its secret: drawn once, kept in the run, readable by its owner alone.
 
-    It must not follow from the run's seed, which anybody may know; and a resumed run needs it
-    again.
+    It must not follow from the run's seed, which anybody may know; and a resumed run needs the very
+    same one again.
+
+    Raises:
+        CorruptError: if the key of a run that began is gone or damaged.
     """
     if setup.config.upload.noise is None:
         return setup
-    file = path / NOISE_KEY
-    if not file.exists():
-        with storage.explained(file):
-            file.touch(mode=0o600)
-            file.write_text(secrets.token_hex(16), encoding="ascii")
-    algorithm = build_algorithm(setup.config, file.read_text(encoding="ascii"))
+    file = writer.path / NOISE_KEY
+    if not file.exists() and writer.history.start is None:
+        storage.atomic_write(file, secrets.token_hex(KEY_BYTES).encode(), mode=0o600)
+    algorithm = build_algorithm(setup.config, read_key(file))
     return replace(setup, task=replace(setup.task, algorithm=algorithm))
+
+
+def read_key(file: Path) -> str:
+    """Read the key of the privacy noise.
+
+    Raises:
+        CorruptError: if it is gone or damaged.
+    """
+    if not file.exists():
+        raise CorruptError(f"{file} is missing, other noise would follow; restore it from a copy")
+    with storage.explained(file):
+        key = file.read_bytes()
+    if not re.fullmatch(rb"[0-9a-f]{%d}" % (2 * KEY_BYTES), key):
+        raise CorruptError(f"{file} is damaged: it is no key; restore it from a copy")
+    return key.decode()
 
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:

@@ -1,0 +1,73 @@
+"""A run directory that is not as it was written: what killed writers leave, and what others change."""
+
+import os
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+
+from federation.runs import storage
+from tests.tiny_worlds import World
+from tests.ui.conftest import Call
+from tests.ui.test_errors import shortened
+
+
+def test_a_kill_while_the_adapter_is_written_costs_nothing(call: Call, copied: Path):
+    weights = copied / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    shortened(copied)
+    half = copied / ".adapter.1.tmp"
+    shutil.move(copied / "adapter", half)
+    (half / "adapter_model.safetensors").write_bytes(whole[:100])
+    assert call("resume", copied).code == 0
+    assert weights.read_bytes() == whole and not half.exists()
+
+
+# --- The key of the privacy noise --------------------------------------------------------------
+
+
+@pytest.fixture
+def private(call: Call, world: World, tmp_path: Path) -> Path:
+    """A run with privacy noise."""
+    out = tmp_path / "private"
+    noise = ["upload.clip=0.1", "upload.noise=1.0", "engine.chunk=2"]
+    assert call("run", world.config, "--out", out, "--set", *noise).code == 0
+    return out
+
+
+def test_the_key_of_the_noise_is_its_owner_s_alone(private: Path):
+    key = private / "noise.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert len(key.read_bytes()) == 32
+
+
+def test_a_key_is_whole_or_absent_after_a_kill(
+    call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Killed(BaseException):
+        """Stands for a process that is gone."""
+
+    def killed(source: Path, target: Path) -> None:
+        if Path(target).name == "noise.key":
+            raise Killed
+        real(source, target)
+
+    real, out = os.replace, tmp_path / "run"
+    monkeypatch.setattr(storage.os, "replace", killed)
+    with pytest.raises(Killed):
+        call("run", world.config, "--out", out, "--set", "upload.clip=0.1", "upload.noise=1.0")
+    assert not (out / "noise.key").exists()
+    monkeypatch.undo()
+    assert call("resume", out).code == 0
+
+
+@pytest.mark.parametrize("left", [None, b"", b"0123"])
+def test_a_run_whose_key_is_lost_does_not_go_on_with_other_noise(
+    left: bytes | None, call: Call, private: Path
+):
+    shortened(private)
+    (private / "noise.key").unlink()
+    if left is not None:
+        (private / "noise.key").write_bytes(left)
+    call("resume", private).refused(8, "noise.key")
