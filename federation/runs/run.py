@@ -4,7 +4,7 @@
     journal.jsonl                     what happened, the truth about everything below
     state/round-0012.safetensors      server state after a round, its hash in the journal
     clients/                          what clients keep (memory.py), hashes in the journal
-    lock                              held by the writer (run_writer.py)
+    lock                              held by the writer (writer.py)
 
 A rewind is a ``resume`` record that names the round from which the run goes on.  For readers,
 rounds, evaluations and explanations of later rounds are void from that line on; decisions stay,
@@ -13,7 +13,6 @@ because a round that is run again is run as it was decided, without asking anybo
 Reading takes no lock and needs no torch, until a checkpoint is asked for.
 """
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,6 +25,15 @@ from pydantic import JsonValue
 
 from federation.errors import ConfigError, CorruptError
 from federation.runs import journal, storage, tree_files
+from federation.runs.folder import (
+    CLIENTS,
+    JOURNAL,
+    STATE,
+    check_config,
+    check_end,
+    checkpoints_in,
+    read_config,
+)
 from federation.runs.journal import Cursor, Entry
 from federation.runs.records import (
     DecisionRecord,
@@ -48,7 +56,6 @@ Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 Figures = dict[str, dict[str, float]]
 """Subject (federated, base, local, ...) -> metric -> value."""
 
-CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
 ADAPTER = "adapter"
 """Folder of the final global adapter, in PEFT's format."""
 RETAINED = 3
@@ -172,7 +179,9 @@ class Run:
         """
         path = Path(path)
         config = read_config(path)
-        return cls(path, config, (), History(), Cursor()).refresh()
+        run = cls(path, config, (), History(), Cursor()).refresh()
+        check_config(path, run.history.start)
+        return run
 
     def refresh(self) -> "Run":
         """Return the run as it stands now, reading only what was appended since.
@@ -296,7 +305,9 @@ def problems(path: str | Path) -> list[str]:
     """
     path = Path(path)
     try:
+        made = checkpoints_in(path / STATE)  # before the journal, which a running writer outruns
         run = Run.open(path)
+        check_end(path, run.history.highest, made)
     except CorruptError as error:
         return [str(error)]
     rounds = run.history.rounds
@@ -321,24 +332,6 @@ def _damage(path: Path, sha256: str | None) -> str | None:
     if storage.sha256_file(path) != sha256:
         return f"{path} is damaged: its hash is not the recorded one"
     return None
-
-
-def read_config(path: Path) -> dict[str, JsonValue]:
-    """Read the configuration of a run directory.
-
-    Raises:
-        ConfigError: if ``path`` is no run directory.
-        CorruptError: if it is not JSON.
-        StorageError: if it cannot be read.
-    """
-    if not (path / CONFIG).exists():
-        raise ConfigError(f"{path} is not a run directory: it has no {CONFIG}; check the path")
-    with storage.explained(path / CONFIG):
-        text = (path / CONFIG).read_bytes()
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise CorruptError(f"{path / CONFIG} is damaged: {error}") from error
 
 
 def history_of(entries: Iterable[Entry]) -> History:

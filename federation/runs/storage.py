@@ -23,6 +23,8 @@ from federation.errors import LockedError, StorageError
 Data = bytes | Callable[[BinaryIO], object]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+LOCK = "lock"
+"""The file that a writer locks."""
 DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
 # --- Files -------------------------------------------------------------------------------------
@@ -284,7 +286,7 @@ def lock(directory: Path, patience: float = 0.2) -> Lock:
         LockedError: if another process writes there.
         StorageError: if the file cannot be written.
     """
-    path = directory / "lock"
+    path = directory / LOCK
     with explained(path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -304,7 +306,7 @@ def is_locked(directory: Path) -> bool:
     Raises:
         StorageError: if the lock file cannot be read.
     """
-    path = directory / "lock"
+    path = directory / LOCK
     if not path.exists():
         return False
     with explained(path), open(path, "rb") as file:

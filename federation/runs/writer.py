@@ -9,13 +9,22 @@ evaluations, its explanation) is appended before the round record: after it, a k
 Knows nothing of training: it is told the state and the records.
 """
 
-import re
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from federation.errors import ConfigError, CorruptError
 from federation.runs import storage, tree_files
+from federation.runs.folder import (
+    CLIENTS,
+    CONFIG,
+    JOURNAL,
+    STATE,
+    check_config,
+    check_end,
+    checkpoints_in,
+    read_config,
+)
 from federation.runs.journal import Entry, Journal
 from federation.runs.records import (
     DecisionRecord,
@@ -25,17 +34,7 @@ from federation.runs.records import (
     RoundRecord,
     WarningRecord,
 )
-from federation.runs.run import (
-    CLIENTS,
-    CONFIG,
-    JOURNAL,
-    STATE,
-    History,
-    checkpoint_files,
-    history_of,
-    memory_after,
-    read_config,
-)
+from federation.runs.run import History, checkpoint_files, history_of, memory_after
 
 if TYPE_CHECKING:
     from federation.tree import Tree
@@ -226,20 +225,13 @@ class RunWriter:
         retained = {record.round for record in self.history.newest_checkpoints()}
         if retained:
             self.memory.forget(min(retained))
-            there = _checkpoints_in(self.path / STATE)
+            there = checkpoints_in(self.path / STATE)
             storage.remove(there[n] for n in there.keys() - retained - self.pinned)
 
     def _check(self) -> None:
         """Refuse a directory whose parts are not of one run."""
-        start = self.history.start
-        if start and start.config_sha256 != self.config_sha256:
-            where = self.path / CONFIG
-            raise CorruptError(f"{where} was changed since the run began; restore it from a copy")
-        last = max(_checkpoints_in(self.path / STATE), default=-1)
-        # A kill leaves one checkpoint more than the journal names, never two.
-        if last > self.history.highest + 1:
-            lost = f"{self.path / JOURNAL} has lost its end: it names no round {last}"
-            raise CorruptError(f"{lost}, {STATE}/ does; restore it from a copy, or start a new run")
+        check_config(self.path, self.history.start)
+        check_end(self.path, self.history.highest, checkpoints_in(self.path / STATE))
 
     def _resume(self) -> None:
         """Go back to the newest whole checkpoint, say so in the journal, sweep up the rest."""
@@ -248,7 +240,7 @@ class RunWriter:
             self.append(ResumeRecord(round=last))
         self.memory = memory_after(self.path, self.history, self.history.last_round)
         self.memory.sweep()
-        there = _checkpoints_in(self.path / STATE)
+        there = checkpoints_in(self.path / STATE)
         storage.remove(there[n] for n in there.keys() - self.history.rounds.keys())
 
     def _newest_whole(self) -> int | None:
@@ -289,14 +281,6 @@ class RunWriter:
         return None
 
 
-def _checkpoints_in(directory: Path) -> dict[int, Path]:
-    """Map rounds to the checkpoint files that are there."""
-    with storage.explained(directory):
-        paths = list(directory.iterdir())
-    found = ((re.fullmatch(r"round-(\d+)\.safetensors", path.name), path) for path in paths)
-    return {int(match[1]): path for match, path in found if match}
-
-
 def _refuse_used(path: Path) -> None:
     """Refuse a directory in which anything stands but the traces of a run that never began.
 
@@ -311,5 +295,5 @@ def _refuse_used(path: Path) -> None:
         names = {entry.name for entry in path.iterdir()}
     if CONFIG in names:
         raise ConfigError(f"{path} holds a run; choose another --out, or: fedpilot resume {path}")
-    if any(name != "lock" and not storage.is_temporary(name) for name in names):
+    if any(name != storage.LOCK and not storage.is_temporary(name) for name in names):
         raise ConfigError(f"{path} is not empty and holds no run; choose another --out")

@@ -1,4 +1,4 @@
-"""A run directory that is not as it was written: what killed writers leave, and what others change."""
+"""A run directory that is not as it was written: left by killed writers, changed by others."""
 
 import os
 import shutil
@@ -71,3 +71,38 @@ def test_a_run_whose_key_is_lost_does_not_go_on_with_other_noise(
     if left is not None:
         (private / "noise.key").write_bytes(left)
     call("resume", private).refused(8, "noise.key")
+
+
+# --- What readers refuse -----------------------------------------------------------------------
+
+
+def test_a_changed_configuration_is_noticed_by_all(call: Call, copied: Path, tmp_path: Path):
+    config = copied / "config.json"
+    config.write_text(config.read_text().replace('"lr": 0.01', '"lr": 0.02'))
+    for command in ("show", "verify", "eval", "resume"):
+        call(command, copied).refused(8, "config.json", "changed")
+    call("export", copied, "--to", tmp_path / "out").refused(8, "config.json")
+
+
+@pytest.mark.parametrize("text", ["null", "5", "[]", '"text"', "{"])
+def test_a_configuration_that_is_no_table_is_damage(text: str, call: Call, copied: Path):
+    (copied / "config.json").write_text(text)
+    for command in ("show", "verify", "resume"):
+        call(command, copied).refused(8, "config.json")
+    listed = call("runs", copied.parent, "--json")
+    assert listed.code == 0 and listed.json[0]["status"] == "damaged"
+
+
+def test_a_folder_of_another_kind_is_no_run(call: Call, world: World, tmp_path: Path):
+    for command in ("show", "verify", "resume", "eval"):
+        call(command, world.base).refused(2, "not a run directory", "journal.jsonl")
+    call("export", world.base, "--to", tmp_path / "out").refused(2, "not a run directory")
+    assert call("runs", world.folder, "--json").json == []
+
+
+@pytest.mark.parametrize("left", [None, b""])
+def test_a_journal_that_is_gone_is_noticed(left: bytes | None, call: Call, copied: Path):
+    (copied / "journal.jsonl").unlink()
+    if left is not None:
+        (copied / "journal.jsonl").write_bytes(left)
+    call("verify", copied).refused(8, "journal.jsonl")

@@ -6,9 +6,10 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from federation.errors import ConfigError, FedpilotError
+from federation.runs.folder import is_run
 from federation.runs.run import Run
 from ui import tables
-from ui.results import as_json, is_run, own_subject
+from ui.results import as_json, own_subject
 
 DEFAULT = Path("runs")
 

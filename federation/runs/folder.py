@@ -1,0 +1,84 @@
+"""What stands in a run directory under which name, and whether it is one at all.
+
+Knows names and files; what the records of a run mean together is run.py's.
+"""
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from federation.errors import ConfigError, CorruptError
+from federation.runs import storage
+from federation.runs.records import StartRecord
+
+CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
+
+
+def read_config(path: Path) -> dict[str, JsonValue]:
+    """Read the configuration of a run directory.
+
+    Raises:
+        ConfigError: if ``path`` is no run directory.
+        CorruptError: if it is no JSON object.
+        StorageError: if it cannot be read.
+    """
+    if not is_run(path):
+        lacks = JOURNAL if (path / CONFIG).exists() else CONFIG
+        raise ConfigError(f"{path} is not a run directory: it has no {lacks}; check the path")
+    with storage.explained(path / CONFIG):
+        text = (path / CONFIG).read_bytes()
+    try:
+        config = json.loads(text)
+    except ValueError as error:
+        raise CorruptError(f"{path / CONFIG} is damaged: {error}") from error
+    if not isinstance(config, dict):
+        raise CorruptError(f"{path / CONFIG} is damaged: it holds no table of settings")
+    return config
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder holds a run; a writer locks it before it writes anything else."""
+    written = (path / CONFIG).is_file()
+    return written and any((path / name).exists() for name in (JOURNAL, storage.LOCK))
+
+
+def check_config(path: Path, start: StartRecord | None) -> None:
+    """Check that a run's configuration is the one it began with.
+
+    Raises:
+        CorruptError: if it was changed since.
+    """
+    file = path / CONFIG
+    if start and start.config_sha256 != storage.sha256_file(file):
+        raise CorruptError(f"{file} was changed since the run began; restore it from a copy")
+
+
+def check_end(path: Path, highest: int, checkpoints: Iterable[int]) -> None:
+    """Check that a journal knows of the rounds that left checkpoints.
+
+    Args:
+        path: the run directory.
+        highest: highest round that the journal ever committed; -1 if none.
+        checkpoints: rounds of which there are checkpoint files.
+
+    Raises:
+        CorruptError: if it does not.
+    """
+    last = max(checkpoints, default=-1)
+    # A kill leaves one checkpoint more than the journal names, never two.
+    if last > highest + 1:
+        lost = f"{path / JOURNAL} has lost its end: it names no round {last}"
+        raise CorruptError(f"{lost}, {STATE}/ does; restore it from a copy, or start a new run")
+
+
+def checkpoints_in(directory: Path) -> dict[int, Path]:
+    """Map rounds to the checkpoint files that are there."""
+    if not directory.exists():
+        return {}
+    with storage.explained(directory):
+        paths = list(directory.iterdir())
+    found = ((re.fullmatch(r"round-(\d+)\.safetensors", path.name), path) for path in paths)
+    return {int(match[1]): path for match, path in found if match}
