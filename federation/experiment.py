@@ -25,9 +25,10 @@ from federation.evaluation.assess import assess
 from federation.pretraining.pretrain import pretrain
 from federation.pretraining.recipe import recipe_of, texts_of
 from federation.runs import storage
+from federation.runs.folder import ADAPTER, BASELINES
 from federation.runs.peft_files import save_adapter
 from federation.runs.records import EvaluationRecord
-from federation.runs.run import ADAPTER, History, Run
+from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
 from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, load_base
@@ -38,7 +39,6 @@ from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
 
 NOISE_KEY, KEY_BYTES = "noise.key", 16
-BASELINES = "baselines"  # folder of a run that holds the runs of its baselines
 
 
 Planning = Callable[["Setup", History, int], Planner]

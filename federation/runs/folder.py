@@ -15,6 +15,10 @@ from federation.runs import storage
 from federation.runs.records import StartRecord
 
 CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
+ADAPTER = "adapter"
+"""Folder of the final global adapter, in PEFT's format."""
+BASELINES = "baselines"
+"""Folder that holds the runs of a run's baselines."""
 
 
 def read_config(path: Path) -> dict[str, JsonValue]:
@@ -82,3 +86,13 @@ def checkpoints_in(directory: Path) -> dict[int, Path]:
         paths = list(directory.iterdir())
     found = ((re.fullmatch(r"round-(\d+)\.safetensors", path.name), path) for path in paths)
     return {int(match[1]): path for match, path in found if match}
+
+
+def made(path: Path) -> dict[str, str]:
+    """Hash what a run made for others: its adapter, file by file.
+
+    Raises:
+        StorageError: if a file cannot be read.
+    """
+    files = sorted((path / ADAPTER).glob("*"))
+    return {str(file.relative_to(path)): storage.sha256_file(file) for file in files}

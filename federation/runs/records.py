@@ -144,6 +144,7 @@ class EndRecord(BaseModel):
     kind: Literal["end"] = "end"
     status: Literal["finished", "stopped", "failed"]
     reason: str = ""
+    files: dict[str, str] = Field(default={}, description="file that the run made -> its sha256")
 
 
 class UnknownRecord(BaseModel):

@@ -26,12 +26,15 @@ from pydantic import JsonValue
 from federation.errors import ConfigError, CorruptError
 from federation.runs import journal, storage, tree_files
 from federation.runs.folder import (
+    ADAPTER,
+    BASELINES,
     CLIENTS,
     JOURNAL,
     STATE,
     check_config,
     check_end,
     checkpoints_in,
+    is_run,
     read_config,
 )
 from federation.runs.journal import Cursor, Entry
@@ -56,8 +59,6 @@ Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 Figures = dict[str, dict[str, float]]
 """Subject (federated, base, local, ...) -> metric -> value."""
 
-ADAPTER = "adapter"
-"""Folder of the final global adapter, in PEFT's format."""
 RETAINED = 3
 """How many of the newest checkpoints are kept for going back."""
 
@@ -260,6 +261,12 @@ class Run:
             raise ConfigError(f"{self.path} has no checkpoint of {which}; it has {there}")
         return tree_files.load_tree(files[round], self.history.rounds[round].checkpoint_sha256)
 
+    @property
+    def made(self) -> dict[Path, str | None]:
+        """Files that a finished run made for others, and the sha256 of each."""
+        files = self.history.ended.files if self.history.ended else {}
+        return {self.path / name: sha256 for name, sha256 in files.items()}
+
     def export(self, path: str | Path) -> Path:
         """Copy the final global adapter to a new folder, as PEFT loads it.
 
@@ -271,6 +278,7 @@ class Run:
 
         Raises:
             ConfigError: if ``path`` exists, or the run has no adapter.
+            CorruptError: if the adapter is not as it was written.
             StorageError: if it cannot be written; no half of an adapter is left behind.
         """
         path, adapter = Path(path), self.path / ADAPTER
@@ -278,6 +286,9 @@ class Run:
             raise ConfigError(f"{path} exists; name a folder that does not")
         if not adapter.is_dir():
             raise ConfigError(f"{self.path} has no adapter: {self._why_no_adapter}")
+        for file, sha256 in self.made.items():
+            if damage := _damage(file, sha256):
+                raise CorruptError(f"{damage}; restore it from a copy")
         with storage.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
@@ -316,7 +327,14 @@ def problems(path: str | Path) -> list[str]:
     must = {n: file for n, file in files.items() if n == max(files) or file.exists()}
     hashes = {file: rounds[n].checkpoint_sha256 for n, file in must.items()}
     hashes |= memory_after(path, run.history, run.history.last_round).files()
-    return [found for file, sha256 in hashes.items() if (found := _damage(file, sha256))]
+    hashes |= run.made
+    found = [what for file, sha256 in hashes.items() if (what := _damage(file, sha256))]
+    return found + [what for inner in _baselines(path) for what in problems(inner)]
+
+
+def _baselines(path: Path) -> list[Path]:
+    """List the runs that a run holds."""
+    return sorted(inner for inner in (path / BASELINES).glob("*") if is_run(inner))
 
 
 def checkpoint_files(path: Path, history: History) -> dict[int, Path]:

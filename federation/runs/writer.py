@@ -23,6 +23,7 @@ from federation.runs.folder import (
     check_config,
     check_end,
     checkpoints_in,
+    made,
     read_config,
 )
 from federation.runs.journal import Entry, Journal
@@ -177,7 +178,8 @@ class RunWriter:
         return Saved(name, sha256, dict(self.memory.written))
 
     def append(self, record: Record) -> Entry:
-        """Append a record.  A round record commits its round.
+        """Append a record.  A round record commits its round; the end record of a finished run is
+        completed by the hashes of what the run made.
 
         Raises:
             ValueError: if a round record is not of the round being run, or does not name what its
@@ -190,6 +192,8 @@ class RunWriter:
                 raise ValueError(
                     f"round {record.round}: kept is not what the clients' memory wrote"
                 )
+        if isinstance(record, EndRecord) and record.status == "finished":
+            record = record.model_copy(update={"files": made(self.path)})
         entry = self._journal.append(record)
         self.history.add(record)
         if isinstance(record, RoundRecord):

@@ -106,3 +106,21 @@ def test_a_journal_that_is_gone_is_noticed(left: bytes | None, call: Call, copie
     if left is not None:
         (copied / "journal.jsonl").write_bytes(left)
     call("verify", copied).refused(8, "journal.jsonl")
+
+
+def test_a_changed_adapter_is_noticed_and_not_exported(call: Call, copied: Path, tmp_path: Path):
+    weights = copied / "adapter" / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    call("verify", copied).refused(8, weights.name)
+    call("export", copied, "--to", tmp_path / "out").refused(8, weights.name)
+    weights.unlink()
+    call("verify", copied).refused(8, weights.name, "missing")
+    weights.write_bytes(whole)
+    assert call("verify", copied).code == 0
+
+
+def test_a_damaged_baseline_is_noticed(call: Call, copied: Path):
+    journal = copied / "baselines" / "local" / "journal.jsonl"
+    journal.write_bytes(journal.read_bytes().replace(b'"round":1', b'"round":2', 1))
+    call("verify", copied).refused(8, "baselines/local/journal.jsonl")
