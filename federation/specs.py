@@ -8,7 +8,7 @@ Light: nothing here imports torch.
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 
 class Spec(BaseModel):
@@ -53,6 +53,14 @@ class LoRASpec(Spec):
     targets: Literal["all-linear"] | Names = Field(
         default=("q_proj", "v_proj"), description="names of the modules to adapt, or 'all-linear'"
     )
+
+    @field_validator("targets")
+    @classmethod
+    def _something_is_adapted(cls, targets: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        """Refuse an adapter without a single module."""
+        if not targets:
+            raise ValueError("is empty; name one module at least, or 'all-linear'")
+        return targets
 
     @property
     def scale(self) -> float:
@@ -103,7 +111,7 @@ class ScheduleSpec(Spec):
         default=0.0, ge=0, lt=1, description="share of the rounds spent warming up linearly"
     )
     decay: float = Field(
-        default=0.2, gt=0, le=1, description="wsd: share of the rounds spent decaying"
+        default=0.2, gt=0, le=1, description="wsd: share of the rounds after warm-up spent decaying"
     )
     floor: float = Field(default=0.0, ge=0, le=1, description="factor at the end of the decay")
 
@@ -112,7 +120,8 @@ class ScheduleSpec(Spec):
         warmup = self.warmup * rounds
         if round + 1 <= warmup:
             return (round + 1) / (warmup + 1)
-        left = 1 - (round + 0.5 - warmup) / (rounds - warmup)
+        # At most 1: a warm-up may end within a round, behind whose middle it would be more.
+        left = min(1.0, 1 - (round + 0.5 - warmup) / (rounds - warmup))
         if self.kind == "cosine":
             share = (1 - math.cos(math.pi * left)) / 2
         elif self.kind == "constant":
@@ -125,7 +134,7 @@ class ScheduleSpec(Spec):
 class EngineSpec(Spec):
     """How the local engine uses this machine; never changes what is computed."""
 
-    chunk: int | Literal["auto"] = Field(
+    chunk: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="clients trained in one pass; auto: measured once at the start of a run",
     )
