@@ -36,6 +36,7 @@ from federation.specs import (
 )
 
 ORGANISATIONS = "organisations"  # data.source of the built-in client data
+BY_LOSS = ("power_of_choice", "oort")  # rules that choose by what clients report
 
 
 class DataSpec(Spec):
@@ -115,7 +116,9 @@ class EvaluationSpec(Spec):
         tuple[Literal["nll", "exact_match", "rouge_l", "choice"], ...],
         BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v),
     ] = Field(
-        default=("nll",), description="exact_match and rouge_l generate; choice scores the choices"
+        default=("nll",),
+        min_length=1,
+        description="exact_match and rouge_l generate; choice scores the choices",
     )
     max_examples: int = Field(
         default=512, ge=1, description="most examples of each split; the same ones every time"
@@ -152,6 +155,47 @@ class Config(Spec):
     pilot: dict[str, JsonValue] = Field(
         default={}, description="who decides what a round should be (agents.spec)"
     )
+
+    @model_validator(mode="after")
+    def _metrics_fit_the_data(self) -> Self:
+        """Refuse metrics that the data has nothing for, before anything is trained."""
+        metrics, data = self.evaluation.metrics, self.data
+        generated = [name for name in metrics if name in ("exact_match", "rouge_l")]
+        if data.text is not None and generated:
+            raise ValueError(
+                f"evaluation.metrics: {generated[0]} compares answers, and data.text has no"
+                " questions; give data.prompt and data.response, or drop it"
+            )
+        if "choice" in metrics and not data.choices:
+            raise ValueError(
+                "evaluation.metrics: choice scores given answers; set data.choices or drop it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _noise_protects_the_cohort_too(self) -> Self:
+        """Who is chosen by what clients report gives away what noise on the updates hides."""
+        if self.upload.noise is not None and self.cohort.rule in BY_LOSS:
+            raise ValueError(
+                f"upload.noise: cohort.rule = {self.cohort.rule!r} chooses clients by the losses"
+                " they report, which no noise protects; choose uniform, round_robin or deadline"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _centralised_baseline_is_possible(self) -> Self:
+        """The centralised baseline makes the steps of a whole cohort, within the same bound."""
+        if "centralised" in self.evaluation.baselines:
+            steps, size = self.work.steps, self.cohort.size
+            try:
+                LocalWork.model_validate({"steps": steps * size})
+            except ValidationError as error:
+                bound = error.errors()[0]["msg"].removeprefix("Input should be ")
+                raise ValueError(
+                    f"evaluation.baselines: centralised makes work.steps x cohort.size ="
+                    f" {steps * size} steps a round, which should be {bound}; lower one, or drop it"
+                ) from None
+        return self
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Config":
@@ -221,11 +265,16 @@ def set_key(table: dict[str, Any], override: str) -> None:
 def describe(error: ValidationError, model: type[BaseModel]) -> str:
     """Say the first thing that is wrong, in one line."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part not in ("lora", "full")]
-    key = ".".join(where)
+    known = list(keys(model))
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, list(keys(model)), n=1, cutoff=0.3)
+        key = ".".join(str(part) for part in first["loc"] if part not in ("lora", "full"))
+        if key in known:
+            return f"{key} is of no use with what else is set; remove it"
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+    # What pydantic says beside keys (which branch of a union it tried) is of no use to a person.
+    names = {name for key in known for name in key.split(".")}
+    key = ".".join(str(part) for part in first["loc"] if part in names or isinstance(part, int))
     message = first["msg"].removeprefix("Value error, ")
     got = first.get("input")
     shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""

@@ -23,6 +23,27 @@ SETTINGS = {
     "unknown field": (["data.prompt={qestion}"], 2, ["qestion", "question"]),
     "no override": (["work.lr"], 2, ["key=value"]),
     "no clients": (["data.clients.unseen=5"], 3, ["unseen"]),
+    "no metric": (["evaluation.metrics=[]"], 2, ["evaluation.metrics"]),
+    "choice without choices": (['evaluation.metrics=["choice"]'], 2, ["data.choices"]),
+    "answers of no questions": (
+        ['data.text="{question}"', 'evaluation.metrics=["nll","rouge_l"]'],
+        2,
+        ["rouge_l", "data.text"],
+    ),
+    "no modules": (["adapter.targets=[]"], 2, ["adapter.targets:", "all-linear"]),
+    "modules of a wrong type": (["adapter.targets=5"], 2, ["adapter.targets: "]),
+    "no clients a pass": (["engine.chunk=0"], 2, ["engine.chunk: "]),
+    "key of the other adapter": (["adapter.kind=full"], 2, ["adapter.rank is of no use"]),
+    "noise and selection by loss": (
+        ["upload.clip=1.0", "upload.noise=1.0", "cohort.rule=oort"],
+        2,
+        ["upload.noise", "oort"],
+    ),
+    "too long a baseline": (
+        ["work.steps=50000", 'evaluation.baselines=["centralised"]'],
+        2,
+        ["work.steps x cohort.size = 150000", "100000"],
+    ),
 }
 
 
