@@ -31,7 +31,7 @@ from federation.runs.records import EvaluationRecord
 from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
 from federation.session import Judge, Session, Watch, ending, start_record
-from federation.training.base import Base, load_base
+from federation.training.base import Base, check_sequences, load_base
 from federation.training.build import CENTRALISED, build_algorithm, build_trainable
 from federation.training.engine import LocalEngine, measure_chunk
 from federation.training.local import Task
@@ -106,6 +106,7 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     algorithm = build_algorithm(config)
     base = load_base(config.model.base, config.model.dtype)
     data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
+    check_sequences(base, data.corpus.tokens)
     if config.algorithm.name == CENTRALISED:
         data = centralise(data)
     check_population(config.cohort, len(data.splits.names))

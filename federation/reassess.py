@@ -14,11 +14,11 @@ from federation.data.corpus import Corpus, tokenise
 from federation.data.dataset import load_data, templates
 from federation.data.sources import read_records
 from federation.data.tokens import SequenceFormat, sequence_format
-from federation.errors import ConfigError
+from federation.errors import ConfigError, DataError
 from federation.evaluation.evaluate import Evaluation, evaluate, subset
 from federation.experiment import default_cache
 from federation.runs.run import Figures, Run
-from federation.training.base import load_base
+from federation.training.base import check_sequences, load_base
 from federation.training.build import build_algorithm, build_trainable
 from federation.training.local import Task
 
@@ -53,7 +53,7 @@ def reassess(
     Raises:
         ConfigError: if the run has no global model.
         CorruptError: if its checkpoint is damaged.
-        DataError: if the data cannot be read with the run's templates.
+        DataError: if the data cannot be read with the run's templates, or the run's own changed.
     """
     config = Config.from_table(run.config, str(run.path / "config.json"))
     algorithm = build_algorithm(config)
@@ -64,10 +64,11 @@ def reassess(
     base = load_base(config.model.base, config.model.dtype)
     cache, base_dir = cache or default_cache(), base_dir or Path.cwd()
     asked = (
-        own_questions(config, base.tokenizer, base_dir, cache)
+        own_questions(run, config, base.tokenizer, base_dir, cache)
         if data is None
         else other_questions(config, data, base.tokenizer, base_dir, cache)
     )
+    check_sequences(base, asked.corpus.tokens)
     task = Task(base, build_trainable(config, base), algorithm, asked.corpus.tokens)
     evaluation = Evaluation(task, asked.corpus.examples, asked.form, config.evaluation)
     models = {"base": None, "federated": params}
@@ -77,10 +78,20 @@ def reassess(
 
 
 def own_questions(
-    config: Config, tokenizer: "PreTrainedTokenizerFast", base_dir: Path, cache: Path
+    run: Run, config: Config, tokenizer: "PreTrainedTokenizerFast", base_dir: Path, cache: Path
 ) -> Questions:
-    """Find the part of a run's global test set that the run itself is judged on."""
+    """Find the part of a run's global test set that the run itself is judged on.
+
+    Raises:
+        DataError: if the data changed: what is a test row now, the run may have trained on.
+    """
     data = load_data(config, tokenizer, base_dir, cache)
+    start = run.history.start
+    if start and start.machine.get("data", data.corpus.digest) != data.corpus.digest:
+        raise DataError(
+            f"{config.data.source}: changed since {run.path} began, so its test set is not to be"
+            " had; restore it, or name rows to evaluate on with --data"
+        )
     most = config.evaluation.max_examples
     name = "set_aside" if data.judged.set_aside.size else "test"
     rows = subset(data.judged.global_test, most, config.seed, name)

@@ -150,9 +150,11 @@ def chat_format(tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
     """Read the chat format of a tokenizer off a probe.
 
     Raises:
-        ConfigError: if the tokenizer has no chat template, or one whose answers do not continue the
-            prompt it makes.
+        ConfigError: if the tokenizer has no chat template, or one that fails or whose answers do
+            not continue the prompt it makes.
     """
+    from jinja2 import TemplateError
+
     if not tokenizer.chat_template:
         raise ConfigError(
             "data.chat = true, but the tokenizer has no chat template; set it to false"
@@ -161,9 +163,15 @@ def chat_format(tokenizer: "PreTrainedTokenizerBase") -> ChatFormat:
     def write(answer: str | None, message: str) -> str:
         turns = [{"role": "user", "content": message}]
         turns += [] if answer is None else [{"role": "assistant", "content": answer}]
-        text = tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer is None
-        )
+        try:
+            text = tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer is None
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"data.chat = true, but the tokenizer's chat template fails: {error}; set it to"
+                " false and write the format into data.prompt"
+            ) from error
         return str(text)
 
     probe = "ANSWER"

@@ -89,7 +89,8 @@ def own_reports(
     params_C = own_models(setup, state, memory, names)
     rows_of = limited(setup, "test", splits.test)
     own = {name: rows_of.get(name, np.empty(0, np.int64)) for name in names}
-    yield ("clients", *summary(evaluate_own(evaluation, params_C, own)))
+    if any(len(rows) for rows in own.values()):
+        yield ("clients", *summary(evaluate_own(evaluation, params_C, own)))
     everyone = splits.set_aside if splits.set_aside.size else union(rows_of)
     for split, rows in (
         ("test", everyone),

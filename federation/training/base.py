@@ -21,6 +21,7 @@ from federation.training import grafts, kernels
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+    from federation.data.tokens import Tokens
     from federation.training.batches import Batch
 
 NANO = Path(__file__).parents[1] / "nano"
@@ -174,6 +175,27 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
     return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
 
 
+def check_sequences(base: Base, tokens: "Tokens") -> None:
+    """Refuse sequences that the model cannot read.
+
+    Raises:
+        ConfigError: if one is longer than its context, or holds a token that it does not know.
+    """
+    context = getattr(base.model.config, "max_position_embeddings", None)
+    longest, highest = int(tokens.lengths.max(initial=0)), int(tokens.ids.max(initial=0))
+    if context is not None and longest > context:
+        raise ConfigError(
+            f"data.max_tokens: the longest example has {longest} tokens, the context of"
+            f" {base.name!r} {context}; set data.max_tokens = {context} or less"
+        )
+    size = base.model.get_input_embeddings().weight.shape[0]
+    if highest >= size:
+        raise ConfigError(
+            f"model.base: the tokenizer of {base.name!r} makes token {highest}, its model knows"
+            f" {size} tokens; give a model and its own tokenizer"
+        )
+
+
 def client_loss(base: Base, batch: "Batch") -> Tensor:
     """Mean negative log-likelihood of each client's supervised tokens, nats, ``(C,)``.
 
@@ -186,7 +208,8 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
         logits = base.model(input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False).logits.flatten(
             0, 1
         )[batch.where]
-        nll = F.cross_entropy(logits.float(), batch.target, reduction="none")
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        nll = F.cross_entropy(logits.to(wide), batch.target, reduction="none")
         return nll.new_zeros(C).index_add(0, batch.client, nll) / batch.count_C.clamp(min=1)
     hidden = base.model.base_model(
         input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False

@@ -90,6 +90,27 @@ def test_a_client_with_one_example_trains_and_is_not_judged(
     assert "lonely" in Run.open(out).rounds[0].record.clients
 
 
+def test_without_a_test_set_a_baseline_is_trained_and_not_judged(
+    call: Call, world: World, tmp_path: Path
+):
+    out = tmp_path / "run"
+    sets = ["data.split.test=0", 'evaluation.baselines=["local"]', "rounds=1"]
+    assert call("run", world.config, "--out", out, "--set", *sets).code == 0
+    assert Run.open(out).status == "finished" and not Run.open(out).evaluation
+
+
+def test_a_test_set_that_changed_is_not_taken_for_the_run_s_own(
+    call: Call, world: World, tmp_path: Path
+):
+    data, out = write_rows(tmp_path / "data.jsonl", rows()), tmp_path / "run"
+    settings = ["--set", f"data.source={data}", "rounds=1"]
+    assert call("run", world.config, "--out", out, *settings).code == 0
+    assert call("eval", out).code == 0
+    write_rows(data, rows()[::-1])
+    call("eval", out).refused(3, "data.jsonl", "changed", "--data")
+    assert call("eval", out, "--data", data).code == 0
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
