@@ -17,7 +17,9 @@ def address(*parts: int | str) -> int:
     """Hash an address to 64 bits.  Types are kept apart: ``1`` and ``"1"`` differ."""
     digest = hashlib.blake2b(digest_size=8)
     for part in parts:
-        digest.update(f"{type(part).__name__}:{part}\x1f".encode())
+        # Escaped, so that no name, whatever it holds, looks like the beginning of another part.
+        text = str(part).replace("\\", "\\\\").replace("\x1f", "\\x1f")
+        digest.update(f"{type(part).__name__}:{text}\x1f".encode())
     return int.from_bytes(digest.digest(), "little")
 
 
