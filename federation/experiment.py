@@ -5,6 +5,7 @@ elsewhere), facts go to the run directory, and nothing else is remembered: a run
 any instant and resumed.
 """
 
+import os
 import re
 import secrets
 from collections.abc import Callable, Iterable
@@ -90,8 +91,9 @@ class Setup:
 
 
 def default_cache() -> Path:
-    """Return the folder for tokenised data: the user's cache folder."""
-    return Path.home() / ".cache" / "fedpilot"
+    """Return the folder for tokenised data: the user's cache folder (XDG base directories)."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "fedpilot"
 
 
 def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = None) -> Setup:

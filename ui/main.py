@@ -61,10 +61,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except Exception as error:
+        if is_out_of_memory(error):
+            return fail(f"out of memory; {SMALLER}", OUT_OF_MEMORY)
         return fail(f"this is a fault of fedpilot: {one_line(error)}; {logged(args)}", INTERNAL)
 
 
 SMALLER = "lower engine.token_budget, work.batch_size or data.max_tokens, or set engine.chunk = 1"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Recognise torch's errors, which are no MemoryError, without importing torch."""
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
 
 
 @contextmanager

@@ -139,8 +139,8 @@ def tokenise(
             _store(entry, records, templates, tokenizer, form)
         except OSError as error:
             raise StorageError(
-                f"{cache}: cannot store tokens: {error.strerror or error}; free space or choose "
-                "another folder"
+                f"{cache}: cannot store tokens: {error.strerror or error}; free space, or "
+                "choose another folder by XDG_CACHE_HOME"
             ) from error
     return _open(entry, digest)
 

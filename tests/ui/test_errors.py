@@ -223,9 +223,21 @@ def test_a_complaint_is_one_line_whatever_it_quotes(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "fedpilot: a quoted text\n"
 
 
-@pytest.mark.parametrize(("error", "code"), [(MemoryError, 12), (KeyboardInterrupt, 130)])
+def allocation_failed() -> RuntimeError:
+    """What torch raises on a processor; on an accelerator the class has a name of its own."""
+    return RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(MemoryError, 12), (allocation_failed(), 12), (KeyboardInterrupt, 130)],
+)
 def test_codes_of_other_ends(
-    error: type[BaseException], code: int, call: Call, copied: Path, monkeypatch: pytest.MonkeyPatch
+    error: BaseException | type[BaseException],
+    code: int,
+    call: Call,
+    copied: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ):
     def stops(path: Path) -> None:
         raise error

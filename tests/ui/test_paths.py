@@ -28,6 +28,14 @@ def test_what_is_relative_is_kept_absolute(tmp_path: Path, monkeypatch: pytest.M
     assert kept("some/hub-name", "some/model") == ("some/hub-name", "some/model")
 
 
+def test_tokens_are_kept_where_the_user_keeps_such_things(
+    call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert call("data", world.config).code == 0
+    assert list((tmp_path / "fedpilot").iterdir())
+
+
 def test_a_resolved_configuration_reads_back_as_itself(tmp_path: Path):
     config = resolved(Config.from_table({}), tmp_path)
     assert (config.data.clients.by, config.data.clients.key) == ("key", "client")
