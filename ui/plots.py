@@ -9,6 +9,7 @@ import math
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 from federation.runs.run import Run
 from federation.runs.storage import atomic_write, size_text
@@ -48,7 +49,11 @@ def plot(run: Run, path: Path | None = None) -> Path:
     from matplotlib import rc_context
 
     path = path or run.path / PICTURE
-    with rc_context({"font.size": 10, "font.family": "DejaVu Sans"}):
+    # A run may be called $x$ and is no formula.
+    style = {"font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False}
+    with rc_context(style), catch_warnings():
+        # A sign that the font lacks is drawn as a box; that is no news to a person.
+        filterwarnings("ignore", message="Glyph .* missing from font")
         image = BytesIO()
         draw(run).savefig(image, format="png", dpi=130)
     atomic_write(path, image.getvalue())
@@ -139,4 +144,5 @@ def title(run: Run) -> str:
     """Say which run it is and what it cost."""
     done = len(run.history.rounds)
     traffic = f"{size_text(run.bytes_down)} down, {size_text(run.bytes_up)} up"
-    return f"{run.path.name}: {algorithm(run)}, {done} rounds, {traffic}, {run.seconds:,.0f} s"
+    rounds = f"{done} round{'' if done == 1 else 's'}"
+    return f"{run.path.name}: {algorithm(run)}, {rounds}, {traffic}, {run.seconds:,.0f} s"

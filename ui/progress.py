@@ -139,7 +139,8 @@ def aligned(name: str) -> str:
 def round_words(record: RoundRecord) -> str:
     """Say what a round came to."""
     loss = mean(record.loss)
-    words = "nobody reported" if not record.clients else f"{len(record.clients)} clients"
+    count = len(record.clients)
+    words = f"{count} client{'' if count == 1 else 's'}" if count else "nobody reported"
     if record.clients:
         words = f"loss {'diverged' if loss is None else f'{loss:.3f}'}, {words}"
     lost = f", {len(record.missing)} missing" if record.missing else ""

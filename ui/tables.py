@@ -26,9 +26,12 @@ HEADINGS = {
 
 
 def out() -> Console:
-    """Return the console for results: stdout, as wide as it is, or wide enough when piped."""
+    """Return the console for results: stdout, as wide as it is, or wide enough when piped.
+
+    What it prints is text and nothing else: clients and files may be called ``[/b]`` or ``:x:``.
+    """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(width=width, highlight=False)
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: JsonValue) -> None:

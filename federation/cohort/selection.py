@@ -291,11 +291,12 @@ def check_population(spec: CohortSpec, population: int) -> None:
     Raises:
         ConfigError: if the cohort or its candidates outnumber the registered clients.
     """
+    registered = "1 client is" if population == 1 else f"{population} clients are"
     wanted = {"size": spec.size, "candidates": spec.candidates or 0}
     for key, value in wanted.items():
         if value > population:
             raise ConfigError(
-                f"cohort.{key} is {value} but only {population} clients are registered:"
+                f"cohort.{key} is {value} but only {registered} registered:"
                 f" set it to at most {population}"
             )
 

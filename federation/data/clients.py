@@ -34,7 +34,9 @@ class Column:
 
     def by_name(self) -> "Column":
         """Number the values in the natural order of their names, whatever order rows came in."""
-        order = sorted(range(len(self.names)), key=lambda code: natural(self.names[code]))
+        # The name itself decides between "client 1" and "client 01".
+        whole = [(natural(name), name) for name in self.names]
+        order = sorted(range(len(self.names)), key=whole.__getitem__)
         rank = np.full(len(order) + 1, -1, dtype=np.int64)  # the last cell serves code -1
         rank[order] = np.arange(len(order))
         return Column(rank[self.codes], tuple(self.names[code] for code in order))
@@ -118,6 +120,12 @@ def _bounds(sizes: Integers) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
-def natural(name: str) -> list[str | int]:
-    """Sort "client 2" before "client 10"."""
-    return [int(part) if i % 2 else part for i, part in enumerate(_DIGITS.split(name))]
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sort "client 2" before "client 10".
+
+    Numbers are compared by their length, then by their digits, because Python refuses to convert
+    those of more than 4300.
+    """
+    parts = _DIGITS.split(name)
+    plain = [part.lstrip("0") if i % 2 else part for i, part in enumerate(parts)]
+    return [(len(part) if i % 2 else 0, part) for i, part in enumerate(plain)]

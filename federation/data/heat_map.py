@@ -8,11 +8,12 @@ pyplot, which keeps global state.
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from numpy.typing import NDArray
 
-from federation.data.heterogeneity import HeterogeneityReport, spread
+from federation.data.heterogeneity import HeterogeneityReport, counted, spread
 from federation.runs.storage import atomic_write
 
 if TYPE_CHECKING:
@@ -43,7 +44,11 @@ def heat_map(report: HeterogeneityReport, path: Path, *, most_labels: int = 30) 
     """
     from matplotlib import rc_context
 
-    with rc_context({"font.size": 9, "font.family": "DejaVu Sans"}):
+    # Clients and labels may be called $x$ and are no formulas.
+    style = {"font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False}
+    with rc_context(style), catch_warnings():
+        # A sign that the font lacks is drawn as a box; that is no news to a person.
+        filterwarnings("ignore", message="Glyph .* missing from font")
         image = BytesIO()
         _draw(report, most_labels).savefig(image, format="png", dpi=160)
     atomic_write(path, image.getvalue())
@@ -179,7 +184,8 @@ def _bars(axes: "Axes", values: NDArray[np.number], heading: str, style: str, to
 
 def _title(report: HeterogeneityReport) -> str:
     return (
-        f"{len(report.names):,} clients, {report.sizes.sum():,} examples ({spread(report)});"
+        f"{counted(len(report.names), 'client')}, {counted(report.sizes.sum(), 'example')}"
+        f" ({spread(report)});"
         f" mean divergence to the population {report.mean_divergence:.2f} bits"
     )
 

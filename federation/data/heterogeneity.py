@@ -177,7 +177,7 @@ def _table(report: HeterogeneityReport, limit: int) -> "Table":
 
     n, sizes = len(report.names), report.sizes
     shown = np.argsort(-sizes, kind="stable")[:limit]
-    title = f"{n:,} clients, {sizes.sum():,} examples" + (
+    title = f"{counted(n, 'client')}, {counted(sizes.sum(), 'example')}" + (
         f" (the {limit} largest of them)" if n > limit else ""
     )
     table = Table(title=title, caption=_caption(report), caption_justify="left")
@@ -204,6 +204,11 @@ def _caption(report: HeterogeneityReport) -> str:
         f"{spread(report)}; {report.kind}: {overall:.1f} effective values overall; mean"
         f" Jensen-Shannon divergence to the population {report.mean_divergence:.3f} bits"
     )
+
+
+def counted(number: int, thing: str) -> str:
+    """Write how many things there are: "1 client", "1,200 clients"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def spread(report: HeterogeneityReport) -> str:

@@ -56,7 +56,7 @@ class Template:
         return tuple(dict.fromkeys(field for _, field in self.parts if field is not None))
 
     def render(self, row: Mapping[str, object], origin: str) -> str:
-        """Fill the holes.  A null field is empty text.
+        """Fill the holes.  A null field, or one that is NaN, is empty text.
 
         Raises:
             DataError: if the row lacks a field or holds no text or number in it, naming ``origin``.
@@ -107,7 +107,7 @@ def _field(row: Mapping[str, object], field: str, origin: str) -> object:
 
 def _text(row: Mapping[str, object], field: str, origin: str) -> str:
     value = _field(row, field, origin)
-    if value is None:
+    if value is None or value != value:  # a column of numbers has NaN for null
         return ""
     if not isinstance(value, str | int | float):
         got = type(value).__name__

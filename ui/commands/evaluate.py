@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from rich.table import Table
 
+from federation.data.heterogeneity import counted
 from federation.errors import ConfigError
 from federation.pretraining.recipe import recipe_of
 from federation.runs.run import Figures, Run
@@ -27,7 +28,7 @@ def main(args: Namespace) -> int:
         values = {"path": str(run.path), "data": where, "examples": count}
         tables.print_json(values | {"evaluation": plain(figures)})
     else:
-        tables.out().print(table(figures, f"{count:,} examples of {where}"))
+        tables.out().print(table(figures, f"{counted(count, 'example')} of {where}"))
     return 0
 
 
