@@ -33,7 +33,12 @@ from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
 from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, check_sequences, load_base
-from federation.training.build import CENTRALISED, build_algorithm, build_trainable
+from federation.training.build import (
+    CENTRALISED,
+    build_algorithm,
+    build_trainable,
+    rehearsed,
+)
 from federation.training.engine import LocalEngine, measure_chunk
 from federation.training.local import Task
 from federation.training.lora import LoRA
@@ -228,12 +233,13 @@ def read_key(file: Path) -> str:
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     """Open a session on a new or reopened run directory."""
-    traffic = 2 * nbytes(setup.algorithm.sent(setup.algorithm.init(setup.params)))
+    down = setup.algorithm.sent(setup.algorithm.init(setup.params))
+    up = rehearsed(setup.algorithm, setup.params, setup.config.work)
     session = Session(
         algorithm=setup.algorithm,
         writer=writer,
         engine=LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained),
-        planner=setup.planning(setup, writer.history, traffic),
+        planner=setup.planning(setup, writer.history, nbytes(down) + nbytes(up)),
         state=writer.load() or setup.algorithm.init(setup.params),
         rounds=setup.config.rounds,
         judge=judge(setup, writer),

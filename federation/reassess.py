@@ -15,6 +15,7 @@ from federation.data.dataset import load_data, templates
 from federation.data.sources import read_records
 from federation.data.tokens import SequenceFormat, sequence_format
 from federation.errors import ConfigError, DataError
+from federation.evaluation.assess import subject
 from federation.evaluation.evaluate import Evaluation, evaluate, subset
 from federation.experiment import default_cache
 from federation.runs.run import Figures, Run
@@ -48,7 +49,7 @@ def reassess(
         cache: folder of tokenised data; the user's cache folder if omitted.
 
     Returns:
-        How many examples were evaluated, and the figures of ``base`` and ``federated``.
+        How many examples were evaluated, and the figures of ``base`` and of what the run trains.
 
     Raises:
         ConfigError: if the run has no global model.
@@ -71,9 +72,9 @@ def reassess(
     check_sequences(base, asked.corpus.tokens)
     task = Task(base, build_trainable(config, base), algorithm, asked.corpus.tokens)
     evaluation = Evaluation(task, asked.corpus.examples, asked.form, config.evaluation)
-    models = {"base": None, "federated": params}
+    models = {"base": None, subject(config.algorithm.name): params}
     return len(asked.rows), {
-        subject: evaluate(evaluation, model, asked.rows) for subject, model in models.items()
+        name: evaluate(evaluation, model, asked.rows) for name, model in models.items()
     }
 
 

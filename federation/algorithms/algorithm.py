@@ -119,7 +119,8 @@ def run_round(
 
     Raises:
         ConfigError: if the algorithm refuses the planned work; nothing has been sent then.
-        QuorumError: if no report can be used; ``state`` is as it was.
+        QuorumError: if no report can be used, or the server's step leaves the range of its numbers;
+            ``state`` is as it was.
     """
     algorithm.check(plan.work)
     reports = engine.train(algorithm.sent(state), plan)
@@ -127,7 +128,14 @@ def run_round(
         why = "; ".join(f"{client}: {reason}" for client, reason in reports.rejected.items())
         raise QuorumError(f"round {plan.round}: no report can be used ({why}); lower work.lr?")
     combined = algorithm.combine(reports.tree_C, reports.weight_C)
-    return algorithm.step(state, combined, plan.only(reports.clients)), reports
+    after = algorithm.step(state, combined, plan.only(reports.clients))
+    diverged = [group for group, x in after.items() if not torch.isfinite(x).all()]
+    if diverged:
+        raise QuorumError(
+            f"round {plan.round}: the server's {diverged[0]} is not finite after its step; lower"
+            " algorithm.server_lr or work.lr"
+        )
+    return after, reports
 
 
 def fedavg() -> Algorithm:

@@ -48,11 +48,16 @@ def assess(
         reports = own_reports(setup, evaluation, state, memory)
     else:
         reports = shared_reports(setup, evaluation, None if state is None else state["params"])
-    subject = "base" if state is None else name if name in SUBJECTS else "federated"
+    judged = "base" if state is None else subject(name)
     for split, metrics, per_client in reports:
         yield EvaluationRecord(
-            round=round, subject=subject, split=split, metrics=metrics, per_client=per_client
+            round=round, subject=judged, split=split, metrics=metrics, per_client=per_client
         )
+
+
+def subject(algorithm: str) -> str:
+    """Return what the model of an algorithm is called in evaluations."""
+    return algorithm if algorithm in SUBJECTS else "federated"
 
 
 Named = tuple[str, dict[str, float], dict[str, dict[str, float]]]

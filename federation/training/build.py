@@ -1,13 +1,18 @@
 """Where names and tables of a configuration become values, once."""
 
+import torch
+from torch import Tensor
+
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
 from federation.config import Config
-from federation.specs import LoRASpec
+from federation.plan import RoundPlan
+from federation.specs import LocalWork, LoRASpec
 from federation.training.base import Base
 from federation.training.full import FullParameters
 from federation.training.local import Trainable
 from federation.training.lora import LoRA
+from federation.tree import Tree
 
 UNKEYED = "a key that protects nothing"  # stands in until a run has drawn its own
 CENTRALISED = "centralised"  # FedAvg with one client that holds everything
@@ -22,7 +27,7 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
 
     Raises:
         ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured
-            work.
+            work, or its reports cannot be protected or compressed as configured.
     """
     name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
     algorithm = catalogue.build(name, config.algorithm.settings)
@@ -38,7 +43,26 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
     if upload.bits is not None:
         algorithm = transforms.quantize(algorithm, upload.bits)
     algorithm.check(config.work)
+    rehearsed(algorithm, torch.zeros(1), config.work)
     return algorithm
+
+
+def rehearsed(algorithm: Algorithm, params: Tensor, work: LocalWork) -> Tree:
+    """Return the report of one client that changed nothing: as large as every other, without C.
+
+    Args:
+        algorithm: with what happens to updates on their way.
+        params: ``(P,)``.
+        work: what clients do.
+
+    Raises:
+        ConfigError: if what the algorithm reports cannot be protected or compressed as configured.
+    """
+    kept_C = {group: x[None] for group, x in algorithm.memory(params).items()}
+    sent = algorithm.sent(algorithm.init(params))
+    plan = RoundPlan(0, 1, ("client",), work)
+    report_C, _ = algorithm.report(torch.zeros_like(params)[None], sent, kept_C, plan)
+    return {group: x_C[0] for group, x_C in report_C.items()}
 
 
 def build_trainable(config: Config, base: Base) -> Trainable:

@@ -90,6 +90,25 @@ def test_a_client_with_one_example_trains_and_is_not_judged(
     assert "lonely" in Run.open(out).rounds[0].record.clients
 
 
+@pytest.mark.parametrize(("more", "steps"), [([], 3), (["upload.bits=4"], 6)])
+def test_what_is_compressed_arrives_sooner(
+    more: list[str], steps: int, call: Call, world: World, tmp_path: Path
+):
+    # Two steps of a second; the 7424 bytes of an adapter take a second down, and a second up.
+    devices = ["devices.bandwidth=7424", "devices.deadline_seconds=3.7"]
+    out = tmp_path / "run"
+    assert call("run", world.config, "--out", out, "--set", "rounds=1", *devices, *more).code == 0
+    assert Run.open(out).rounds[0].record.client_steps == steps
+
+
+def test_a_centralised_run_is_called_so_when_it_is_judged_again(
+    call: Call, world: World, tmp_path: Path
+):
+    out, settings = tmp_path / "run", ["algorithm.name=centralised", "cohort.size=1", "rounds=1"]
+    assert call("run", world.config, "--out", out, "--set", *settings).code == 0
+    assert call("eval", out, "--json").json["evaluation"].keys() == {"base", "centralised"}
+
+
 def test_without_a_test_set_a_baseline_is_trained_and_not_judged(
     call: Call, world: World, tmp_path: Path
 ):
