@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FedpilotError as error:
         return fail(str(error), error.exit_code)
     except KeyboardInterrupt as stop:
+        if argv is None:  # the process ends here: a second Ctrl-C has nothing left to stop
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         return fail(how_to_go_on(args), TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
     except MemoryError:
         return fail(f"out of memory; {SMALLER}", OUT_OF_MEMORY)

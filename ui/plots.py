@@ -50,8 +50,10 @@ def plot(run: Run, path: Path | None = None) -> Path:
 
     path = path or run.path / PICTURE
     # A run may be called $x$ and is no formula.
-    style = {"font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False}
-    with rc_context(style), catch_warnings():
+    with (
+        rc_context({"font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False}),
+        catch_warnings(),
+    ):
         # A sign that the font lacks is drawn as a box; that is no news to a person.
         filterwarnings("ignore", message="Glyph .* missing from font")
         image = BytesIO()

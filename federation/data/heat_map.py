@@ -45,8 +45,10 @@ def heat_map(report: HeterogeneityReport, path: Path, *, most_labels: int = 30) 
     from matplotlib import rc_context
 
     # Clients and labels may be called $x$ and are no formulas.
-    style = {"font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False}
-    with rc_context(style), catch_warnings():
+    with (
+        rc_context({"font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False}),
+        catch_warnings(),
+    ):
         # A sign that the font lacks is drawn as a box; that is no news to a person.
         filterwarnings("ignore", message="Glyph .* missing from font")
         image = BytesIO()

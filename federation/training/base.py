@@ -188,7 +188,7 @@ def check_sequences(base: Base, tokens: "Tokens") -> None:
             f"data.max_tokens: the longest example has {longest} tokens, the context of"
             f" {base.name!r} {context}; set data.max_tokens = {context} or less"
         )
-    size = base.model.get_input_embeddings().weight.shape[0]
+    size = len(base.model.get_input_embeddings().weight)  # pyright: ignore[reportArgumentType]
     if highest >= size:
         raise ConfigError(
             f"model.base: the tokenizer of {base.name!r} makes token {highest}, its model knows"

@@ -150,6 +150,21 @@ def test_a_stopped_run_says_how_to_go_on(
 
 
 @pytest.mark.slow
+def test_who_presses_ctrl_c_again_and_again_sees_one_line(
+    world: World, start: Start, tmp_path: Path
+):
+    out = tmp_path / "run"
+    process = start(*options(world, out), "rounds=1000")
+    wait_for(process, journal_says(out, b'"kind":"round"'))
+    while process.poll() is None:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.02)
+    _, said = process.communicate()
+    assert process.returncode == 130 and "fedpilot resume" in said
+    assert "Traceback" not in said and "KeyboardInterrupt" not in said
+    assert Run.open(out).status in ("stopped", "interrupted")
+
+
 def test_two_processes_cannot_write_one_run(world: World, start: Start, tmp_path: Path):
     out = tmp_path / "run"
     writer = start(*options(world, out))

@@ -355,3 +355,9 @@ def test_ten_thousand_clients_in_a_moment():
 
 def _numbers(n):
     return tuple(f"client {i}" for i in range(n))
+
+
+def test_names_that_count_alike_have_one_order_too():
+    names = ("client 001", "client 01", "client 1")
+    for order in (names, names[::-1]):
+        assert Column(np.arange(3), order).by_name().names == names

@@ -149,3 +149,8 @@ def test_a_chat_format_that_cannot_be_used():
     silent.chat_template = ""
     with pytest.raises(ConfigError, match="no chat template"):
         chat_format(silent)  # pyright: ignore[reportArgumentType]
+
+
+def test_nan_is_as_empty_as_null():
+    template = parse_template("{a}|{b}|{c}", "data.prompt")
+    assert template.render({"a": None, "b": float("nan"), "c": 0.5}, "row 1") == "||0.5"

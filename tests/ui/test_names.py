@@ -15,7 +15,7 @@ NAMES = {
     "long": "x" * 5000,
     "markup": "[/b]",
     "emoji": ":smile:",
-    "formula": "$\\frac{1",
+    "formula": "$\\frac{1$",
     "control signs": "a\x00b\nc\x1fd",
     "no signs of the font": "客户端",
     "a long number": "9" * 5000,
