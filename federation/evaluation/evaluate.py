@@ -18,7 +18,7 @@ from federation.address import generator
 from federation.config import EvaluationSpec
 from federation.data.templates import Example
 from federation.data.tokens import SequenceFormat
-from federation.errors import ConfigError, DataError
+from federation.errors import DataError
 from federation.evaluation import scores
 from federation.evaluation.choices import choice_sequences
 from federation.evaluation.generation import generate
@@ -143,11 +143,9 @@ def score(
 
     Raises:
         DataError: if a row has no choices and ``choice`` is asked for.
-        ConfigError: if no metric is asked for, or the model's context leaves no room to generate.
+        ConfigError: if the model's context leaves no room to generate.
     """
     asked = set(evaluation.spec.metrics)
-    if not asked:
-        raise ConfigError("evaluation.metrics: is empty; name one metric at least, such as 'nll'")
     parts: list[list[Columns]] = []
     if "nll" in asked:
         parts.append(_likelihoods(evaluation, params_C, rows_C))

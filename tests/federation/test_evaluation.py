@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
@@ -22,7 +23,7 @@ from federation.data.corpus import tokenise
 from federation.data.sources import read_records
 from federation.data.templates import parse_templates
 from federation.data.tokens import sequence_format
-from federation.errors import ConfigError, DataError
+from federation.errors import DataError
 from federation.evaluation import evaluate as module
 from federation.evaluation import scores
 from federation.evaluation.choices import choice_sequences
@@ -407,8 +408,8 @@ def test_what_cannot_be_measured_is_said(asked, corpus):
     ):
         with pytest.raises(DataError, match="no example to evaluate"):
             measure()
-    with pytest.raises(ConfigError, match=r"evaluation\.metrics"):
-        evaluate(measuring(asked), None, ROWS)
+    with pytest.raises(ValidationError, match="at least 1"):
+        measuring(asked)
     examples = [replace(corpus.examples[int(i)], choices=()) for i in ROWS]
     with pytest.raises(DataError, match=r"rows\.jsonl .*: has no choices; set data\.choices"):
         evaluate(replace(measuring(asked, "choice"), examples=examples), None, ROWS[3:])
