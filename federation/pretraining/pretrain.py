@@ -25,7 +25,8 @@ from federation.errors import ConfigError, DataError
 from federation.pretraining.recipe import Architecture, Recipe, kept, refuse_other
 from federation.pretraining.texts import SOURCES
 from federation.pretraining.vocabulary import END, train_tokenizer
-from federation.runs.folder import CONFIG, Run
+from federation.runs.folder import CONFIG
+from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from federation.session import Session, Watch, ending, start_record
 from federation.training.base import prepare, resolve_dtype

@@ -14,7 +14,8 @@ from federation.cohort.selection import CohortSpec
 from federation.config import Config, describe, read_toml
 from federation.errors import ConfigError
 from federation.pretraining.texts import SOURCES
-from federation.runs.folder import CONFIG, Run
+from federation.runs.folder import CONFIG
+from federation.runs.run import Run
 from federation.specs import LocalWork, ScheduleSpec, Spec
 
 TEXTS = "texts"  # key beside the recipe's own in config.json: the folder of the public texts

@@ -1,10 +1,10 @@
 """Federated pre-training: a run like any other, that can be killed and gone on with."""
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from federation.errors import ConfigError, DataError
 from federation.experiment import resume
 from federation.pretraining.pretrain import pretrain
-from federation.pretraining.recipe import Recipe, recipe_of
+from federation.pretraining.recipe import Recipe, recipe_of, texts_of
 from federation.runs.records import DecisionRecord, Record, RoundRecord
 from federation.runs.run import Run, problems
 from federation.session import Watch
@@ -190,8 +190,11 @@ def test_other_texts_are_refused(texts: Path, tmp_path: Path):
 
 def test_a_run_of_another_kind_is_not_touched(texts: Path, tmp_path: Path):
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "journal.jsonl").touch()
     with pytest.raises(ConfigError, match="no pre-training"):
         pretrain(recipe(), texts, tmp_path)
+    assert (tmp_path / "config.json").read_text() == "{}"
+    assert (tmp_path / "journal.jsonl").read_text() == ""
 
 
 def test_a_model_is_gone_on_with_from_any_folder(
@@ -228,10 +231,7 @@ def test_epochs_that_cannot_be_read(epochs: dict[str, float]):
         recipe(epochs=epochs)
 
 
-def test_a_run_that_does_not_say_where_its_texts_are(texts: Path, undisturbed: Run, tmp_path: Path):
-    run = Path(shutil.copytree(undisturbed.path, tmp_path / "run"))
-    config = json.loads((run / "config.json").read_text())
-    del config["texts"]
-    (run / "config.json").write_text(json.dumps(config))
+def test_a_run_that_does_not_say_where_its_texts_are(undisturbed: Run):
+    silent = {key: value for key, value in undisturbed.config.items() if key != "texts"}
     with pytest.raises(ConfigError, match="fedpilot pretrain RECIPE --data FOLDER --out"):
-        resume(run)
+        texts_of(replace(undisturbed, config=silent))
