@@ -111,7 +111,7 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
     algorithm = build_algorithm(config)
-    base = load_base(config.model.base, config.model.dtype)
+    base = load_base(config.model.base, config.model.dtype, device=config.model.device)
     data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
     check_sequences(base, data.corpus.tokens)
     if config.algorithm.name == CENTRALISED:

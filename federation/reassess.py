@@ -62,7 +62,7 @@ def reassess(
         name = config.algorithm.name
         raise ConfigError(f"{run.path} has no global model: with {name} each client has its own")
     params = run.state()["params"]
-    base = load_base(config.model.base, config.model.dtype)
+    base = load_base(config.model.base, config.model.dtype, device=config.model.device)
     cache, base_dir = cache or default_cache(), base_dir or Path.cwd()
     asked = (
         own_questions(run, config, base.tokenizer, base_dir, cache)

@@ -181,6 +181,7 @@ def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: 
         config_sha256=writer.config_sha256,
         machine={
             "cpu": torch.backends.cpu.get_cpu_capability(),
+            "device": device_name(base),
             "grafts": ",".join(base.grafts),
             "data": data,
         },
@@ -193,7 +194,7 @@ def versions() -> dict[str, str]:
 
 
 def same_arithmetic(start: StartRecord, base: Base, data: str) -> None:
-    """Take over the recorded number of threads; refuse data or dtype that would change the bits.
+    """Take over the recorded number of threads; refuse what would change the bits otherwise.
 
     Raises:
         ConfigError: saying which of them it is.
@@ -201,11 +202,18 @@ def same_arithmetic(start: StartRecord, base: Base, data: str) -> None:
     torch.set_num_threads(start.threads)
     if start.machine.get("data") != data:
         raise ConfigError("the data changed since this run began; restore it, or start a new run")
-    if start.dtype != dtype_name(base):
+    device = start.machine.get("device", "cpu")
+    began, now = f"{start.dtype} on {device}", f"{dtype_name(base)} on {device_name(base)}"
+    if began != now:
         raise ConfigError(
-            f"this run began in {start.dtype} and this machine would go on in {dtype_name(base)}; "
+            f"this run began in {began} and this machine would go on in {now}; "
             "resume it on a machine like the one where it began, or start a new run"
         )
+
+
+def device_name(base: Base) -> str:
+    """Name what computes: the CPU, or which GPU."""
+    return "cpu" if base.device.type == "cpu" else torch.cuda.get_device_name(base.device)
 
 
 def dtype_name(base: Base) -> str:

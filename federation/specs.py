@@ -37,6 +37,9 @@ class ModelSpec(Spec):
         default="auto",
         description="of weights and activations; auto: bfloat16 where it is native",
     )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where clients train; auto: a CUDA GPU where there is one"
+    )
 
 
 class LoRASpec(Spec):

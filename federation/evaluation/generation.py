@@ -78,8 +78,8 @@ def generate(
     ids, mask = pad_left([fit(base, prompt, max_new_tokens) for prompt in prompts])
     with forward_attention(base), greedy(base):
         output = base.model.generate(  # pyright: ignore[reportCallIssue]
-            input_ids=ids,
-            attention_mask=mask,
+            input_ids=ids.to(base.device),
+            attention_mask=mask.to(base.device),
             do_sample=False,
             max_new_tokens=max_new_tokens,
             eos_token_id=end[-1],

@@ -16,7 +16,7 @@ from federation.evaluation.scores import BYTES, NATS, TOKENS, Columns
 from federation.evaluation.stacks import DEFAULT_LIMITS, Work, forward_attention, in_passes
 from federation.training.base import Base
 from federation.training.batches import Batch, collate
-from federation.training.kernels import LinearNLL
+from federation.training.kernels import slice_size
 
 
 @torch.no_grad()
@@ -58,14 +58,14 @@ def counted(tokens: Tokens, rows: np.ndarray, nats: np.ndarray) -> Columns:
 
 def reading(base: Base, tokens: Tokens) -> Work:
     """Return what computes the nats of rows with the models that are bound."""
-    return lambda rows_CB: row_nats(base, collate(tokens, rows_CB))
+    return lambda rows_CB: row_nats(base, collate(tokens, rows_CB).to(base.device))
 
 
 def row_nats(base: Base, batch: Batch) -> np.ndarray:
     """Sum the negative log-likelihood of every example of a batch: nats, ``(C, B)`` float64."""
     C, B, T = batch.ids_CBT.shape
     total = torch.zeros(C * B, dtype=torch.float64)
-    total.index_add_(0, batch.where // T, supervised_nll(base, batch))
+    total.index_add_(0, batch.where.cpu() // T, supervised_nll(base, batch).cpu())
     return total.view(C, B).numpy()
 
 
@@ -81,7 +81,8 @@ def supervised_nll(base: Base, batch: Batch) -> Tensor:
     else:
         states = base.model(input_ids=ids, use_cache=False).logits
     states = states.flatten(0, 1).index_select(0, batch.where)
-    slices = zip(states.split(LinearNLL.SLICE), batch.target.split(LinearNLL.SLICE), strict=True)
+    size = slice_size(states.device)
+    slices = zip(states.split(size), batch.target.split(size), strict=True)
     return torch.cat([token_nll(base, some, target) for some, target in slices])
 
 

@@ -65,7 +65,8 @@ def bound(task: Task, params_C: Tensor | None) -> Iterator[None]:
     """
     try:
         if params_C is not None:
-            task.trainable.bind(task.trainable.layout.views(params_C.to(task.base.dtype)))
+            there_C = params_C.to(task.base.device, task.base.dtype)
+            task.trainable.bind(task.trainable.layout.views(there_C))
         with torch.no_grad(), forward_attention(task.base):
             yield
     finally:

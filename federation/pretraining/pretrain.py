@@ -29,7 +29,7 @@ from federation.runs.folder import CONFIG
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from federation.session import Session, Watch, ending, start_record
-from federation.training.base import prepare, resolve_dtype
+from federation.training.base import CPU, prepare, resolve_device, resolve_dtype
 from federation.training.engine import LocalEngine
 from federation.training.full import FullParameters
 from federation.training.local import Task, Trainable
@@ -145,9 +145,9 @@ def encode(
     return [list(ids) + end for ids in encoded["input_ids"]]
 
 
-def in_dtype(model: "PreTrainedModel", dtype: torch.dtype) -> "PreTrainedModel":
-    """Convert a model in place."""
-    torch.nn.Module.to(model, dtype)
+def moved(model: "PreTrainedModel", dtype: torch.dtype, device: torch.device) -> "PreTrainedModel":
+    """Convert a model in place, and take it to a device."""
+    torch.nn.Module.to(model, device, dtype)
     return model
 
 
@@ -171,7 +171,7 @@ def save(layout: Layout, params: Tensor, materials: Materials, out: Path) -> Non
     """Write a folder that transformers loads: bfloat16 weights and the tokenizer."""
     model = materials.model
     model.load_state_dict(layout.views(params), strict=False)
-    in_dtype(model, torch.bfloat16).save_pretrained(out)
+    moved(model, torch.bfloat16, CPU).save_pretrained(out)
     materials.tokenizer.save_pretrained(out)
 
 
@@ -211,7 +211,8 @@ def pretrain(recipe: Recipe, texts: Path, out: Path, watch: Watch | None = None)
 
 def begin(recipe: Recipe, materials: Materials, writer: RunWriter, watch: Watch) -> Session:
     """Open a session on a new or reopened run directory."""
-    model = in_dtype(materials.model, resolve_dtype("auto"))
+    device = resolve_device(recipe.model.device)
+    model = moved(materials.model, resolve_dtype("auto", device), device)
     base = prepare("pretrain", model, materials.tokenizer)
     algorithm = diloco(recipe.outer.lr, recipe.outer.momentum)
     task = Task(base, FullParameters(base), algorithm, materials.tokens)

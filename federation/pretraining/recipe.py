@@ -6,7 +6,7 @@ Light: nothing here imports torch, so such a run can be shown without it.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -33,6 +33,9 @@ class Architecture(Spec):
         default=1024, ge=64, le=1_000_000, description="longest sequence in tokens"
     )
     init: str | None = Field(default=None, description="folder of a model to go on from")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="where workers train; auto: a CUDA GPU where there is one"
+    )
 
 
 class OuterSpec(Spec):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 NANO = Path(__file__).parents[1] / "nano"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
+Device = Literal["auto", "cpu", "cuda"]
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Base:
         return next(self.model.parameters()).dtype
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes; parameters and rows are taken there for a pass, and back after it."""
+        return next(self.model.parameters()).device
+
+    @property
     def head(self) -> nn.Linear:
         """The output embedding."""
         head = self.model.get_output_embeddings()
@@ -61,16 +68,31 @@ class Base:
         return head
 
 
-def native_dtype() -> torch.dtype:
-    """bfloat16 where this machine multiplies it natively (AVX-512-BF16, CUDA), else float32."""
-    if torch.cuda.is_available():
+def native_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the device multiplies it natively (AVX-512-BF16, CUDA), else float32."""
+    if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 
 
-def resolve_dtype(dtype: Dtype) -> torch.dtype:
+def resolve_dtype(dtype: Dtype, device: torch.device = CPU) -> torch.dtype:
     """Turn a configured dtype into torch's."""
-    return native_dtype() if dtype == "auto" else DTYPES[dtype]
+    return native_dtype(device) if dtype == "auto" else DTYPES[dtype]
+
+
+def resolve_device(device: Device) -> torch.device:
+    """Turn a configured device into torch's.
+
+    Raises:
+        ConfigError: if a GPU is asked for and there is none that torch can use.
+    """
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ConfigError(
+            "model.device: torch finds no CUDA GPU here; set model.device = 'cpu' or 'auto',"
+            " or install a CUDA build of torch"
+        )
+    return torch.device("cuda" if found and device != "cpu" else "cpu")
 
 
 def model_source(name: str) -> str:
@@ -93,7 +115,7 @@ def model_source(name: str) -> str:
     return name
 
 
-def load_base(name: str, dtype: Dtype = "auto", fast: bool = True) -> Base:
+def load_base(name: str, dtype: Dtype = "auto", fast: bool = True, device: Device = "auto") -> Base:
     """Load a causal language model and its tokenizer, frozen.
 
     Args:
@@ -101,22 +123,27 @@ def load_base(name: str, dtype: Dtype = "auto", fast: bool = True) -> Base:
         dtype: of weights and activations; "auto" takes bfloat16 where the machine multiplies it
             natively.
         fast: whether to give the model the faster parts of :mod:`federation.training.grafts`.
+        device: where it computes; "auto" takes a CUDA GPU where there is one.
 
     Raises:
         ConfigError: if it cannot be loaded, in one line.
     """
     from transformers import AutoModelForCausalLM
 
+    place = resolve_device(device)
     source, tokenizer = model_source(name), load_tokenizer(name)
     with loading(name):
         model, info = AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportGeneralTypeIssues]
-            source, dtype=resolve_dtype(dtype), use_safetensors=True, output_loading_info=True
+            source,
+            dtype=resolve_dtype(dtype, place),
+            use_safetensors=True,
+            output_loading_info=True,
         )
     if info["missing_keys"]:  # transformers would fill them with random numbers
         missing = sorted(info["missing_keys"])
         what = f"{len(missing)} weights are missing, {missing[0]} first"
         raise ConfigError(f"model.base: cannot load {name!r}: {what}")
-    return prepare(name, model, tokenizer, fast)
+    return prepare(name, model.to(place), tokenizer, fast)
 
 
 def load_tokenizer(name: str) -> "PreTrainedTokenizerFast":
@@ -168,7 +195,7 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
     head = model.get_output_embeddings()
     if not isinstance(head, nn.Linear):
         return False
-    ids = torch.arange(16).remainder_(model.config.vocab_size)[None]
+    ids = torch.arange(16, device=model.device).remainder_(model.config.vocab_size)[None]
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     if hidden.shape[-1] != head.in_features:
         return False
@@ -201,6 +228,8 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
 
     Sum it over clients before differentiating: rows are independent, so the sum gives each client
     exactly its own gradient, and a mean would divide it by C.
+
+    The batch lies where the base does.
     """
     C = len(batch.count_C)
     # Padding is on the right and attention is causal: no real position ever sees a padded one.

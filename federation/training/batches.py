@@ -6,7 +6,7 @@ Shape suffixes: C clients, B batch, T tokens.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -115,6 +115,14 @@ class Batch:
     target: Tensor
     client: Tensor
     count_C: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the same batch on a device."""
+        if self.ids_CBT.device == device:
+            return self
+        # From pinned memory a copy need not wait for the work that the GPU still has.
+        here = {f.name: getattr(self, f.name).pin_memory() for f in fields(self)}
+        return Batch(**{name: x.to(device, non_blocking=True) for name, x in here.items()})
 
 
 def collate(tokens: Tokens, rows_CB: np.ndarray) -> Batch:

@@ -137,12 +137,14 @@ def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_bu
 
 def seconds_per_step(task: Task, params: Tensor, batch: Batch, repeats: int = 1) -> float:
     """Return the fastest of a few gradient passes after one to warm up."""
-    params_C = params.expand(len(batch.count_C), -1).clone()
+    device = task.base.device
+    batch, params_C = batch.to(device), params.to(device).expand(len(batch.count_C), -1).clone()
     gradient = GradientPass(task, params_C)
     seconds = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        gradient(batch)
+        _, grad_C = gradient(batch)
+        grad_C[0, 0].item()  # a GPU answers when it is done
         seconds.append(time.perf_counter() - start)
     gradient.close()
     return min(seconds[1:])

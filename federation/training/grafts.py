@@ -104,8 +104,8 @@ def graft_mlp(model: nn.Module) -> Undo | None:
 
 def graft_attention(model: "PreTrainedModel") -> Undo | None:
     """Swap the attention function, where the model looks it up by name."""
-    if not model._can_set_attn_implementation():
-        return None
+    if model.device.type != "cpu" or not model._can_set_attn_implementation():
+        return None  # what is faster on a CPU is slower than a GPU's own kernel
     before = str(model.config._attn_implementation)
     kernels.register_attention()
     model.set_attn_implementation(kernels.ATTENTION)
@@ -123,7 +123,7 @@ GRAFTS: dict[str, Callable[["PreTrainedModel"], Undo | None]] = {
 def probe(model: "PreTrainedModel") -> Tensor:
     """Return float32 logits of a fixed batch of two sequences."""
     ids = torch.arange(2 * 24).remainder_(min(997, model.config.vocab_size)).view(2, 24)
-    return model(input_ids=ids, use_cache=False).logits.float()
+    return model(input_ids=ids.to(model.device), use_cache=False).logits.float()
 
 
 def graft(model: "PreTrainedModel") -> tuple[str, ...]:

@@ -114,7 +114,8 @@ class LinearNLL(torch.autograd.Function):
     pass also computes the gradients and the ``(N, V)`` logits never exist as a whole.
     """
 
-    SLICE = 1024  # positions at a time: a slice of logits should stay in cache
+    SLICE = 1024  # positions at a time: on a CPU, a slice of logits should stay in cache
+    WIDE_SLICE = 32_768  # on a GPU it should keep the GPU busy
 
     @staticmethod
     def forward(
@@ -149,9 +150,10 @@ class LinearNLL(torch.autograd.Function):
                 strict=True,
             )
         )
-        nll = torch.empty(len(target), dtype=torch.promote_types(hidden.dtype, torch.float32))
-        for start in range(0, len(target), LinearNLL.SLICE):
-            at = slice(start, start + LinearNLL.SLICE)
+        nll = hidden.new_empty(len(target), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        size = slice_size(hidden.device)
+        for start in range(0, len(target), size):
+            at = slice(start, start + size)
             logits = F.linear(hidden[at], weight, bias).to(nll.dtype)
             nll[at], logits_grad = nll_and_gradient(logits, target[at], scale[at])
             logits_grad = logits_grad.to(hidden.dtype)
@@ -190,8 +192,13 @@ def nll_and_gradient(logits: Tensor, target: Tensor, scale: Tensor) -> tuple[Ten
     probability = torch.softmax(logits, -1)
     nll = logits.amax(-1) - probability.amax(-1).log() - at
     gradient = probability.mul_(scale[:, None])
-    gradient[torch.arange(len(target)), target] -= scale
+    gradient[torch.arange(len(target), device=target.device), target] -= scale
     return nll, gradient
+
+
+def slice_size(device: torch.device) -> int:
+    """Return for how many positions logits exist at a time."""
+    return LinearNLL.SLICE if device.type == "cpu" else LinearNLL.WIDE_SLICE
 
 
 class RMSNorm(torch.autograd.Function):

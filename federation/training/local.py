@@ -18,7 +18,7 @@ from torch import Tensor
 from federation.algorithms.catalogue import Algorithm
 from federation.data.tokens import Tokens
 from federation.plan import RoundPlan
-from federation.training.base import Base, client_loss
+from federation.training.base import CPU, Base, client_loss
 from federation.training.batches import Batch, collate
 from federation.training.optim import OPTIMIZERS, clip_rows
 from federation.tree import Layout, Params, Tree
@@ -96,7 +96,7 @@ class GradientPass:
         if self._low_C is not self._params_C:
             self._low_C[:clients].copy_(self._params_C[:clients])
         with torch.enable_grad():
-            loss_C = client_loss(self._task.base, batch)
+            loss_C = client_loss(self._task.base, batch.to(self._task.base.device))
             grads = torch.autograd.grad(loss_C.sum(), self._leaves, materialize_grads=True)
         grad_C = torch.cat([grad.reshape(clients, -1) for grad in grads], dim=1)
         return loss_C.detach(), grad_C.to(self._params_C.dtype)
@@ -115,6 +115,11 @@ def batch_at(tokens: Tokens, schedules: list[np.ndarray], step: int) -> Batch:
     return collate(tokens, rows_CB)
 
 
+def on(device: torch.device, tree: Tree) -> Tree:
+    """Return a tree on a device; what is there already is not copied."""
+    return {group: x.to(device) for group, x in tree.items()}
+
+
 def head(tree_C: Tree, clients: int) -> Tree:
     """View the first rows of every group."""
     return {group: x_C[:clients] for group, x_C in tree_C.items()}
@@ -124,7 +129,9 @@ def head(tree_C: Tree, clients: int) -> Tree:
 def train_stack(
     task: Task, sent: Tree, kept_C: Tree, plan: RoundPlan, schedules: list[np.ndarray]
 ) -> Trained:
-    """Let a stack of clients do its local work together.
+    """Let a stack of clients do its local work together, where the base lies.
+
+    What comes in and goes out lies in main memory.
 
     Args:
         task: what is trained, on what, by which algorithm.
@@ -134,6 +141,8 @@ def train_stack(
         schedules: rows of every step of each client, ``(S_c, B_c)``.
     """
     algorithm, work, C = task.algorithm, plan.work, len(plan.clients)
+    device = task.base.device
+    sent, kept_C = on(device, sent), on(device, kept_C)
     start_C = algorithm.start(sent, kept_C, C)
     params_C = start_C.clone()
     optimizer = OPTIMIZERS[work.optimizer]
@@ -141,7 +150,7 @@ def train_stack(
         g.removeprefix(OPTIMIZER): x for g, x in kept_C.items() if g.startswith(OPTIMIZER)
     }
     moments = remembered if work.keep_optimizer else optimizer.init(params_C)
-    loss_C = torch.zeros(C, dtype=torch.float64)
+    loss_C = torch.zeros(C, dtype=torch.float64, device=device)
     tokens_C = torch.zeros(C, dtype=torch.int64)
     gradient = GradientPass(task, params_C)
     for step in range(max(len(schedule) for schedule in schedules)):
@@ -161,7 +170,9 @@ def train_stack(
     if work.keep_optimizer:
         kept_C = {**kept_C, **{OPTIMIZER + g: x for g, x in moments.items()}}
     steps_C = torch.tensor([len(schedule) for schedule in schedules], dtype=torch.float64)
-    return Trained(report_C, kept_C, loss_C / steps_C, tokens_C, norm_C)
+    return Trained(
+        on(CPU, report_C), on(CPU, kept_C), loss_C.to(CPU) / steps_C, tokens_C, norm_C.to(CPU)
+    )
 
 
 def fresh_memory(algorithm: Algorithm, params: Tensor, plan: RoundPlan) -> Tree:

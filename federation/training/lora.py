@@ -228,8 +228,8 @@ def layer_inputs(
 
     hooks = [base.model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in seen]
     try:
-        lora.bind(lora.layout.views(params_C.to(base.dtype)))
-        base.model.base_model(input_ids=ids_CBT.flatten(0, 1), use_cache=False)
+        lora.bind(lora.layout.views(params_C.to(base.device, base.dtype)))
+        base.model.base_model(input_ids=ids_CBT.flatten(0, 1).to(base.device), use_cache=False)
     finally:
         lora.bind(None)
         for hook in hooks:
