@@ -10,7 +10,13 @@ import torch.nn.functional as F
 from federation.address import generator
 from federation.data.tokens import Tokens
 from federation.errors import ConfigError
-from federation.training.base import client_loss, load_base, model_source, prepare
+from federation.training.base import (
+    client_loss,
+    load_base,
+    model_source,
+    prepare,
+    resolve_device,
+)
 from federation.training.batches import collate
 from tests.tiny_models import VOCABULARY, tiny
 
@@ -165,3 +171,12 @@ def test_client_without_supervised_tokens_has_no_loss(kind: str) -> None:
     silent = Tokens(tokens.ids, tokens.offsets, tokens.lengths.astype(np.int32), tokens.prompt_len)
     base = prepare(kind, tiny(kind), None)
     assert client_loss(base, collate(silent, np.array([[0], [1]]))).tolist() == [0, 0]
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_device("auto") == resolve_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match=r"model\.device: torch finds no CUDA GPU"):
+        resolve_device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_device("auto").type == "cuda" and resolve_device("cpu").type == "cpu"
