@@ -156,5 +156,5 @@ SOURCES: dict[str, Callable[[Path], Documents]] = {
     "presidents": presidents,
     "shakespeare": shakespeare,
     "tinystories": tinystories,
-    "generated": generated(400_000),
+    "generated": generated(250_000),
 }
