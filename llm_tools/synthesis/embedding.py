@@ -45,7 +45,7 @@ def tfidf_svd(public: Sequence[str]) -> Embedding:
         max_features=MAX_TERMS,
     )
     with threadpool_limits(limits=1):
-        weights = tfidf.fit_transform(public)
+        weights: Any = tfidf.fit_transform(public)
         few = weights.shape[1] <= DIMENSIONS
         svd = TruncatedSVD(min(DIMENSIONS, *weights.shape), random_state=_STATE)
         with np.errstate(invalid="ignore", divide="ignore"):  # of variances nobody reads
