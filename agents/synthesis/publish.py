@@ -3,13 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agents.synthesis.card import Card, as_markdown, card_of
-from agents.synthesis.make import Say, Synthetic, quiet, synthesize
+from agents.synthesis.make import Say, quiet, synthesize
 from agents.synthesis.private import read_private
 from agents.synthesis.profile import Profile
 from federation.config import Config
@@ -61,7 +61,6 @@ def publish(
     test: Sequence[Path] = (),
     gate: Config | None = None,
     say: Say = quiet,
-    alter: Callable[[Synthetic], Synthetic] = lambda made: made,
 ) -> Card:
     """Make a set, measure it, pass it through the gate, write it.
 
@@ -75,7 +74,6 @@ def publish(
         test: files with text that may not come out either, and never votes.
         gate: run that the set has to help; none: it is admitted without.
         say: is told of progress.
-        alter: changes what was made before it is measured, for tests of the gate.
 
     Returns:
         The card.  If the gate rejected the set, the rows lie beside ``out``, not in it.
@@ -99,7 +97,6 @@ def publish(
         noise_key=files.noise_key,
         say=say,
     )
-    made = alter(made)
     card = card_of(profile, made, known, seed=seed)
     lines = [json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in made.rows]
     write(files, "".join(lines).encode(), card, profile, gate, cache, say)

@@ -12,6 +12,7 @@ Shape suffixes: C clients, K candidates, D dimensions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +73,7 @@ def tally(
     return ballots_C.sum(axis=0) + noise
 
 
+@lru_cache(maxsize=256)
 def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:
     """Return what ``rounds`` of votes cost, by dp-accounting's PLD accountant.
 
@@ -84,6 +86,7 @@ def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:
     return float(accountant.get_epsilon(delta))
 
 
+@lru_cache(maxsize=256)
 def noise_for(wanted: float, rounds: int, delta: float) -> float:
     """Return the least noise multiplier with which ``rounds`` of votes cost ``wanted`` at most."""
     import dp_accounting
