@@ -4,6 +4,7 @@ Whoever writes one says what he wants, not what somebody has: a profile counted 
 as private as their label histograms.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -143,6 +144,10 @@ class Profile(Spec):
         Raises:
             ConfigError: naming key, value and what is allowed, in one line.
         """
+        if not path.exists():
+            raise ConfigError(
+                f"{path}: there is no such file; `fedpilot synthesize --init {path}` writes one"
+            )
         return cls.from_table(read_toml(path), str(path))
 
     @classmethod
@@ -199,7 +204,7 @@ def of_model(name: str, client: ClientProfile, profile: Profile) -> Iterator[tup
     if not client.labels:
         raise ConfigError(
             f"profile: clients.{name}: a language model needs labels; write them as"
-            f' [clients.{name}.labels], "label" = share'
+            f' [clients.{json.dumps(name)}.labels], "label" = share'
         )
     choices = tuple(client.labels) if client.answers == "label" else ()
     for label, share in client.labels.items():
