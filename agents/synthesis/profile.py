@@ -7,7 +7,7 @@ as private as their label histograms.
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -16,6 +16,9 @@ from federation.config import describe, read_toml
 from federation.errors import ConfigError
 from federation.specs import Names, Spec, as_tuple
 from llm_tools.synthesis import Brief
+
+if TYPE_CHECKING:
+    from federation.data.heterogeneity import HeterogeneityReport
 
 Share = Annotated[float, Field(gt=0, le=1e6)]
 Bounds = Annotated[
@@ -162,6 +165,27 @@ class Profile(Spec):
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
             raise ConfigError(f"{origin}: {where}: {describe(error, cls)}") from None
+
+
+def profile_of(report: "HeterogeneityReport", domains: Mapping[str, str]) -> Profile:
+    """Ask for a federation like one that there is: as many clients, sizes and label mixes.
+
+    It says exactly how many rows of which label each client holds, and is as private as that; of a
+    federation whose clients do not share their histograms, write a profile by guess instead.
+
+    Args:
+        report: who holds what.
+        domains: what each client's text is about.
+    """
+    clients = {
+        name: {
+            "domain": domains[name],
+            "size": int(counts.sum()),
+            "labels": {label: int(n) for label, n in zip(report.labels, counts, strict=True) if n},
+        }
+        for name, counts in zip(report.names, report.counts, strict=True)
+    }
+    return Profile.from_table({"clients": clients})
 
 
 Wanted = dict[Brief, int]

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def check(files: Files, profile: Profile, gate: Config | None) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        ConfigError: about the file or the gate.
+        ConfigError: about the file, the gate, or a package that is not installed.
         StorageError: if the folder cannot be made.
     """
     if files.rows.suffix != SUFFIX:
@@ -115,6 +116,9 @@ def check(files: Files, profile: Profile, gate: Config | None) -> None:
     for file in (files.rows, files.rejected, files.card, files.readable):
         if file.exists():
             raise ConfigError(f"{file} exists; name another file with --out")
+    for package in ("datasketch", *(["dp_accounting"] if profile.votes else [])):
+        if find_spec(package) is None:
+            raise ConfigError(f"synthesize needs {package}: pip install 'fedpilot[pilot]'")
     if gate is not None:
         from agents.synthesis.gate import check as check_gate
 

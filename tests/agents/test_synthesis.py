@@ -7,6 +7,7 @@ import tomllib
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent, SelfComposedDpEvent
 from dp_accounting.pld import PLDAccountant
@@ -17,10 +18,12 @@ from agents.synthesis import make as making
 from agents.synthesis.card import as_markdown, card_of, skew
 from agents.synthesis.make import ModelFailed, Synthetic, synthesize
 from agents.synthesis.private import noise_from, read_private
-from agents.synthesis.profile import Profile, quotas, wanted
+from agents.synthesis.profile import Profile, profile_of, quotas, wanted
 from agents.synthesis.publish import Files, publish
 from federation.config import Config
+from federation.data.clients import Column, group
 from federation.data.dataset import load_data
+from federation.data.heterogeneity import report
 from federation.data.organisations import check, dataset
 from federation.errors import ConfigError, DataError
 from federation.training.base import load_tokenizer
@@ -113,6 +116,22 @@ def test_templates_say_what_they_do_not_know(client, words):
     table = {"clients": {"x": {"domain": "bank", "size": 3, **client}}}
     with pytest.raises(ConfigError, match=words):
         wanted(profile(table), templates=True)
+
+
+def test_a_federation_that_there_is_can_be_asked_for_again():
+    rows = list(dataset(3, clients=3, total=90))
+    names, owners = np.unique([row["client"] for row in rows], return_inverse=True)
+    labels, codes = np.unique([row["label"] for row in rows], return_inverse=True)
+    there = report(group(owners, tuple(names.tolist())), Column(codes, labels.tolist()))
+    again = profile_of(there, {row["client"]: row["domain"] for row in rows})
+    found = {(x.client, x.label): n for x, n in wanted(again, templates=True).items()}
+    assert found == Counter((row["client"], row["label"]) for row in rows)
+
+
+def test_what_is_not_installed_is_told_before_anything_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr("agents.synthesis.publish.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match="needs datasketch: pip install"):
+        publish(profile(), tmp_path / "set.jsonl", seed=0, cache=tmp_path)
 
 
 def test_a_model_needs_labels():
