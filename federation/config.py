@@ -47,6 +47,12 @@ class DataSpec(Spec):
         min_length=1,
         description="file, glob, folder or hub data set; 'organisations' is built in",
     )
+    extra: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a further source whose rows are trained on and never tested on: those of the"
+        ' client that their key names (clients.by = "key"); synthetic data, for example',
+    )
     prompt: str | None = Field(default=None, description="template over a row's fields; not learnt")
     response: str | None = Field(default=None, description="template over a row's fields; learnt")
     text: str | None = Field(default=None, description="instead of both: all of it is learnt")

@@ -27,7 +27,7 @@ from federation.pretraining.pretrain import pretrain
 from federation.pretraining.recipe import recipe_of, texts_of
 from federation.runs import storage
 from federation.runs.folder import ADAPTER, BASELINES
-from federation.runs.peft_files import save_adapter
+from federation.runs.peft_files import load_adapter, save_adapter
 from federation.runs.records import EvaluationRecord
 from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
@@ -40,7 +40,7 @@ from federation.training.build import (
     rehearsed,
 )
 from federation.training.engine import LocalEngine, measure_chunk
-from federation.training.local import Task
+from federation.training.local import Task, Trainable
 from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
 
@@ -120,7 +120,15 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     trainable = build_trainable(config, base)
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     task = Task(base, trainable, algorithm, data.corpus.tokens)
-    return Setup(config, base, data, task, trainable.initial(config.seed).to(wide))
+    params = first_params(trainable, config.seed, base_dir or Path.cwd())
+    return Setup(config, base, data, task, params.to(wide))
+
+
+def first_params(trainable: Trainable, seed: int, base_dir: Path) -> Tensor:
+    """Return the parameters ``(P,)`` that training starts from: drawn, or those of an adapter."""
+    if isinstance(trainable, LoRA) and trainable.spec.start is not None:
+        return load_adapter(base_dir / Path(trainable.spec.start).expanduser(), trainable)
+    return trainable.initial(seed)
 
 
 def run_experiment(

@@ -56,6 +56,11 @@ class LoRASpec(Spec):
     targets: Literal["all-linear"] | Names = Field(
         default=("q_proj", "v_proj"), description="names of the modules to adapt, or 'all-linear'"
     )
+    start: str | None = Field(
+        default=None,
+        min_length=1,
+        description="folder of a PEFT adapter of this rank to start from (a warm start)",
+    )
 
     @field_validator("targets")
     @classmethod

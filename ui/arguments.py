@@ -140,6 +140,24 @@ def _data(parser: ArgumentParser) -> None:
     parser.add_argument("--plot", metavar="FILE.png", type=Path, help=help)
 
 
+def _synthesize(parser: ArgumentParser) -> None:
+    parser.add_argument("profile", metavar="PROFILE", type=Path, help="TOML file: who, what, how")
+    parser.add_argument("--init", action="store_true", help="write an example to PROFILE instead")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="new file of the rows, .jsonl")
+    help = "language model: openai:MODEL@URL or scripted:FILE (default: built-in templates)"
+    parser.add_argument("--model", metavar="SPEC", help=help)
+    files = {"metavar": "FILE", "type": Path, "action": "extend", "nargs": "+", "default": []}
+    help = "private text: never repeated; votes, if the profile says so"
+    parser.add_argument("--private", help=help, **files)
+    help = "text that models will be judged on: never repeated, never votes"
+    parser.add_argument("--test", help=help, **files)
+    help = "admit the set only if this run is better with it than without"
+    parser.add_argument("--gate", metavar="CONFIG", type=Path, help=help)
+    help = "of all that is drawn (default: 0)"
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help=help)
+    as_json(parser)
+
+
 def _pretrain(parser: ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="RECIPE", type=Path, help="TOML file")
     help = "folder with the public texts that the recipe names"
@@ -179,6 +197,7 @@ COMMANDS = (
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
     Command("data", "report how much the clients of a configuration differ", _data),
+    Command("synthesize", "make up the data of a federation, and measure it", _synthesize),
     Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=RESUME),
     Command("bench", "measure the engine on this machine", _bench),
     Command("init", "write a configuration with every key explained", _init),

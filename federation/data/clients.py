@@ -6,7 +6,7 @@ decided in ``federation.data.partition``.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -95,6 +95,23 @@ class Clients:
         bounds = _bounds(sizes)
         at = np.arange(bounds[-1]) + np.repeat(self.bounds[keep] - bounds[:-1], sizes)
         return Clients(tuple(self.names[i] for i in keep), self.order[at], bounds)
+
+    def also(self, names: Iterable[str]) -> "Clients":
+        """Append clients that hold nothing yet."""
+        new = tuple(names)
+        bounds = np.concatenate([self.bounds, np.repeat(self.bounds[-1:], len(new))])
+        return Clients(self.names + new, self.order, bounds)
+
+    def given(self, rows: Mapping[int, str]) -> "Clients":
+        """Give clients further rows; those that are not there yet come last, in natural order."""
+        new = sorted(set(rows.values()) - set(self.names), key=natural)
+        more = self.also(new)
+        owners = [more._index[name] for name in rows.values()]
+        order = np.concatenate([self.order, np.array(list(rows), dtype=np.int64)])
+        owner = np.concatenate([self.owners, np.array(owners, dtype=np.int64)])
+        by_client = np.lexsort((order, owner))
+        sizes = np.bincount(owner, minlength=len(more))
+        return Clients(more.names, order[by_client], _bounds(sizes))
 
 
 def client_id(name: str) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 from federation.config import ORGANISATIONS, Config, DataSpec
 from federation.data.corpus import Codes, Corpus, tokenise
 from federation.data.partition import Clients, Column, partition, set_aside
-from federation.data.sources import Records, read_records
-from federation.data.splits import Splits, split
+from federation.data.sources import Records, Row, read_records
+from federation.data.splits import Splits, split, with_extra
 from federation.data.templates import Templates, chat_format, parse_templates
 from federation.data.tokens import SequenceFormat, sequence_format
-from federation.errors import ConfigError
+from federation.errors import ConfigError, DataError
+from federation.specs import LoRASpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 PROMPT = "{instruction}\n{context}"  # templates of the built-in organisations
 RESPONSE = "{response}"
 NANO = "nano"  # the built-in base model
+EXTRA = "\x1eextra\x1e"  # stands before the key of a row that is only trained on
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +74,7 @@ def load_data(
     spec = with_defaults(config.data)
     parsed = templates(spec, tokenizer)
     corpus = tokenise(
-        records(config, base_dir),
+        all_records(config, spec, base_dir),
         parsed,
         tokenizer,
         max_tokens=spec.max_tokens,
@@ -80,6 +82,7 @@ def load_data(
         separator=spec.separator,
     )
     keys, labels = column(corpus.keys), column(corpus.labels)
+    extra = extra_rows(keys)
     clients = partition(
         spec.clients,
         len(corpus.tokens),
@@ -87,6 +90,7 @@ def load_data(
         keys=keys,
         labels=labels,
         texts=Prompts(corpus),
+        apart=tuple(extra),
     )
     splits = split(
         clients,
@@ -95,6 +99,9 @@ def load_data(
         unseen=spec.clients.unseen,
         test_rows=set_aside(spec.clients, keys),
     )
+    if extra:
+        refuse_tested(extra, splits, spec)
+        splits, clients = with_extra(splits, extra), clients.given(extra)
     form = sequence_format(tokenizer, parsed, spec.max_tokens, spec.separator)
     return FederatedData(corpus, clients, splits, splits, labels, form)
 
@@ -120,7 +127,13 @@ def resolved(config: Config, base_dir: Path) -> Config:
     path = base_dir / Path(spec.source).expanduser()
     if spec.source != ORGANISATIONS and (path.exists() or has_magic(spec.source)):
         spec = spec.model_copy(update={"source": str(path.absolute())})
+    extra = base_dir / Path(spec.extra).expanduser() if spec.extra else None
+    if extra and (extra.exists() or has_magic(str(spec.extra))):
+        spec = spec.model_copy(update={"extra": str(extra.absolute())})
     update: dict[str, object] = {"data": spec}
+    if isinstance(config.adapter, LoRASpec) and config.adapter.start:
+        start = (base_dir / Path(config.adapter.start).expanduser()).absolute()
+        update["adapter"] = config.adapter.model_copy(update={"start": str(start)})
     if config.model.base != NANO and base.is_dir():
         update["model"] = config.model.model_copy(update={"base": str(base.absolute())})
     return config.model_copy(update=update)
@@ -159,6 +172,64 @@ def records(config: Config, base_dir: Path) -> Records:
         return code.hexdigest()
 
     return Records(name=ORGANISATIONS, read=read, digest=digest)
+
+
+def all_records(config: Config, spec: DataSpec, base_dir: Path) -> Records:
+    """Open the rows of a configuration and, after them, those that are only trained on.
+
+    Raises:
+        ConfigError: if extra rows cannot be told whose they are.
+    """
+    own = records(config, base_dir)
+    if spec.extra is None:
+        return own
+    if spec.clients.by != "key" or spec.clients.key is None:
+        raise ConfigError(
+            f"data.extra: only clients by key can be given rows; data.clients.by is"
+            f" {spec.clients.by!r}, set it to 'key', or drop data.extra"
+        )
+    return with_marked(
+        own, read_records(spec.extra, base_dir, text=spec.text_unit), spec.clients.key
+    )
+
+
+def with_marked(own: Records, extra: Records, key: str) -> Records:
+    """Read one source after another, and mark the keys of the second."""
+
+    def read() -> Iterator[tuple[str, Row]]:
+        yield from own
+        for origin, row in extra:
+            if not row.get(key):
+                raise DataError(f"{origin}: has no {key!r}, which names the client it is for")
+            yield origin, {**row, key: f"{EXTRA}{row[key]}"}
+
+    def digest() -> str:
+        return hashlib.sha256(f"{own.digest()}+{extra.digest()}".encode()).hexdigest()
+
+    return Records(f"{own.name} + {extra.name}", read, digest)
+
+
+def extra_rows(keys: Column | None) -> dict[int, str]:
+    """Find the rows that are only trained on, and whose they are."""
+    if keys is None or not any(name.startswith(EXTRA) for name in keys.names):
+        return {}
+    names = (str(keys.names[code]) for code in keys.codes)
+    return {row: name[len(EXTRA) :] for row, name in enumerate(names) if name.startswith(EXTRA)}
+
+
+def refuse_tested(extra: dict[int, str], splits: Splits, spec: DataSpec) -> None:
+    """Refuse to train on rows of clients that are there to be tested on.
+
+    Raises:
+        DataError: naming the client.
+    """
+    tested = {*splits.unseen.names, spec.clients.test_key}
+    for name in extra.values():
+        if name in tested:
+            raise DataError(
+                f"{spec.extra}: has rows of {name!r}, on which the model is only tested; take them"
+                " out"
+            )
 
 
 def column(codes: Codes | None) -> Column | None:

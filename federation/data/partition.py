@@ -5,7 +5,7 @@ does), does not split a client's rows into train and test (``federation.data.spl
 moves data: a partition is a grouping of row numbers.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -224,6 +224,7 @@ def partition(
     keys: Column | None = None,
     labels: Column | None = None,
     texts: Iterable[str] | None = None,
+    apart: Sequence[int] = (),
 ) -> Clients:
     """Turn ``n`` rows into clients as the configuration asks.
 
@@ -234,6 +235,7 @@ def partition(
         keys: field ``spec.key``; needed by key.
         labels: field ``spec.label``; needed by dirichlet and shards.
         texts: the text of every row; needed by topic, read twice, never held together.
+        apart: by key: rows that are left to nobody.
 
     Returns:
         Clients over all rows, except what ``test_key``, ``max_clients`` or (by key)
@@ -247,6 +249,7 @@ def partition(
     match spec.by:
         case "key":
             column = _without(_complete(keys, f"key {spec.key!r}"), set_aside(spec, keys))
+            column = _without(column, np.array(apart, dtype=np.int64))
             return by_key(column, min_examples=least, max_clients=spec.max_clients)
         case "iid":
             return iid(n, count, seed=seed, min_examples=least)

@@ -5,7 +5,8 @@ This module knows row numbers of clients.  It does not know how rows became clie
 name), so a client's split depends on that client and its rows alone.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -110,6 +111,23 @@ def split(
         test=_select(kept, part == 2),
         unseen=clients.only(np.flatnonzero(out)),
         set_aside=_set_aside(clients, kept.order[part == 3], test_rows),
+    )
+
+
+def with_extra(splits: Splits, extra: Mapping[int, str]) -> Splits:
+    """Give clients further rows to train on; they are tested on what they were tested on before.
+
+    Args:
+        splits: of all other rows.
+        extra: row -> client; whoever is new becomes a client without rows to be judged on.
+    """
+    train = splits.train.given(extra)
+    nothing = dict.fromkeys(train.names[len(splits.names) :])
+    return replace(
+        splits,
+        train=train,
+        validation=splits.validation.also(nothing),
+        test=splits.test.also(nothing),
     )
 
 

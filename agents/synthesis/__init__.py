@@ -1,0 +1,1 @@
+"""Made-up federations: from a profile to rows, their quality card, and the gate."""

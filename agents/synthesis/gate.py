@@ -1,0 +1,139 @@
+"""The gate: a set is admitted only if a small run with it beats the same run without it.
+
+Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
+the set.  The interval is Student's over paired differences.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from agents.synthesis.make import Say
+from agents.synthesis.profile import GateSpec
+from federation.config import Config
+from federation.errors import ConfigError
+from federation.runs.run import Run
+
+LOWER_IS_BETTER = ("nll",)
+MEASURED_BY = {"choice_accuracy": "choice"}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of the runs.
+
+    Attributes:
+        admitted: whether the whole interval of the gain lies above zero.
+        metric: what was measured, on the global test set.
+        seeds: of the pairs.
+        without: the metric of every control run.
+        having: the metric of every run with the set.
+        gain: mean by which the set makes it better; negative: worse.
+        low, high: interval of the mean.
+        confidence: of the interval.
+    """
+
+    admitted: bool
+    metric: str
+    seeds: tuple[int, ...]
+    without: tuple[float, ...]
+    having: tuple[float, ...]
+    gain: float
+    low: float
+    high: float
+    confidence: float
+
+    def json(self) -> dict[str, object]:
+        """Give it as plain values."""
+        return asdict(self)
+
+
+def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> Verdict:
+    """Run both arms for every seed.
+
+    Args:
+        rows: the set, as a file that a run reads.
+        config: a run small enough to be made often, on data whose test set stands for the task.
+        spec: how many pairs, and what is measured.
+        cache: folder of tokenised data.
+        say: is told of progress.
+
+    Raises:
+        ConfigError: if the configuration cannot be such a run.
+        DataError: if its data cannot be used, or the set trains clients it only tests on.
+    """
+    check(config, spec)
+    seeds = tuple(config.seed + i for i in range(spec.seeds))
+    arms: dict[str, list[float]] = {"without": [], "with": []}
+    with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
+        for seed in seeds:
+            for arm, figures in arms.items():
+                say(f"gate: seed {seed}, {arm} the set")
+                changed = arm_of(config, seed, rows if arm == "with" else None)
+                figures.append(played(changed, Path(folder) / f"{arm}-{seed}", cache, spec.metric))
+    return verdict(spec, seeds, arms["without"], arms["with"])
+
+
+def check(config: Config, spec: GateSpec) -> None:
+    """Refuse what cannot be a gate before anything is trained.
+
+    Raises:
+        ConfigError: if it trains on extra rows already, or does not measure the metric.
+    """
+    if config.data.extra is not None:
+        raise ConfigError("--gate: its data.extra is where the set goes; remove it")
+    measured = MEASURED_BY.get(spec.metric, spec.metric)
+    if measured not in config.evaluation.metrics:
+        raise ConfigError(
+            f"--gate: its evaluation.metrics lack {measured!r}, which the profile's gate.metric"
+            " asks for; add it, or change gate.metric"
+        )
+
+
+def arm_of(config: Config, seed: int, rows: Path | None) -> Config:
+    """Return the run of one arm."""
+    evaluation = config.evaluation.model_copy(update={"every": config.rounds, "baselines": ()})
+    data = config.data
+    if rows is not None:
+        data = data.model_copy(update={"extra": str(rows.absolute())})
+    return config.model_copy(
+        update={"seed": seed, "data": data, "evaluation": evaluation, "pilot": {}}
+    )
+
+
+def played(config: Config, out: Path, cache: Path, metric: str) -> float:
+    """Run an arm; return what it came to."""
+    from federation import run_experiment
+
+    run = run_experiment(config, out, cache=cache)
+    return own_figures(run)[metric]
+
+
+def own_figures(run: Run) -> dict[str, float]:
+    """Return the figures of what a run trained on its global test set."""
+    figures = run.figures("test")
+    trained = [name for name in figures if name != "base"]
+    if not trained:
+        raise ConfigError("--gate: its data has no test set; give data.split.test a share")
+    return figures[trained[0]]
+
+
+def verdict(
+    spec: GateSpec, seeds: tuple[int, ...], without: Iterable[float], having: Iterable[float]
+) -> Verdict:
+    """Judge paired figures; a run that diverged admits nothing."""
+    from scipy.stats import t
+
+    without, having = tuple(without), tuple(having)
+    sign = -1.0 if spec.metric in LOWER_IS_BETTER else 1.0
+    gains = sign * (np.array(having) - np.array(without))
+    n = len(gains)
+    mean = float(gains.mean())
+    reach = float(t.ppf((1 + spec.confidence) / 2, n - 1) * gains.std(ddof=1) / math.sqrt(n))
+    low, high = mean - reach, mean + reach
+    admitted = bool(np.isfinite(gains).all()) and low > 0
+    return Verdict(admitted, spec.metric, seeds, without, having, mean, low, high, spec.confidence)
