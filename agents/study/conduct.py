@@ -238,7 +238,7 @@ def look(bench: Bench, pairs: int, open: list[str]) -> list[str]:
     return list(known.open)
 
 
-def improvements(ledger: Ledger, figures: dict[str, float]) -> dict[str, list[float]]:
+def improvements(ledger: Ledger | Study, figures: dict[str, float]) -> dict[str, list[float]]:
     """Pair every arm with the control.
 
     Args:
