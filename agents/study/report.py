@@ -233,10 +233,10 @@ def advice(study: Study) -> Iterator[str]:
         yield f"`{inline(spec.model)}` proposed nothing usable: {inline(told.advice.failure)}"
     else:
         count = len(told.advice.arms)
+        taken = "1 arm that was taken" if count == 1 else f"{count} arms that were taken"
         yield (
-            f"`{inline(spec.model)}` proposed {count} arm{'' if count == 1 else 's'} that were"
-            " taken. It saw validation figures of finished runs; it saw no test figure and decides"
-            " no verdict."
+            f"`{inline(spec.model)}` proposed {taken}. It saw validation figures of finished runs;"
+            " it saw no test figure and decides no verdict."
         )
         for arm in told.advice.arms:
             changes = inline(", ".join(arm.overrides))
