@@ -158,7 +158,10 @@ class StudySpec(Spec):
                     f"{origin}: {override!r} changes what is measured; {', '.join(MEASURED)} belong"
                     " to the base"
                 )
-            set_key(table, override)
+            try:
+                set_key(table, override)
+            except ConfigError as error:
+                raise ConfigError(f"{origin}: {error}") from None
         table["seed"] = seed
         config = Config.from_table(table, origin)
         evaluation = config.evaluation.model_copy(update={"baselines": ()})
@@ -244,7 +247,10 @@ def configurations(spec: StudySpec, origin: str) -> Iterator[tuple[str, Config]]
         config = spec.config(arm, spec.seeds[0], f"{origin}: arms.{name}")
         spec.metric.check(config, f"{origin}: arms.{name}")
         yield name, config
-    spaces = {"search": spec.search.space if spec.search else (), "agent": spec.agent_space}
+    try:
+        spaces = {"search": spec.search.space if spec.search else (), "agent": spec.agent_space}
+    except ConfigError as error:
+        raise ConfigError(f"{origin}: {error}") from None
     for table, space in spaces.items():
         for x in space:
             for value in (x.low, x.high):

@@ -31,7 +31,7 @@ def spec(world: World, **changes: Any) -> StudySpec:
     return from_table(table(world, **changes), "study.toml")
 
 
-SEARCH = {"bounds": {"lr": [1e-3, 0.1], "work.batch_size": [1, 4]}, "trials": 6}
+SEARCH = {"bounds": {"lr": [1e-3, 0.1], "work.batch_size": [1, 4]}, "trials": 5}
 SEARCH |= {"max_client_steps": 200}
 
 

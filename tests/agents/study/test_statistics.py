@@ -34,7 +34,8 @@ def test_the_floor_is_a_prediction_bound_in_closed_form():
 def test_the_floor_is_exceeded_by_nothing_but_noise_in_one_study_of_twenty():
     draw = generator("floor")
     exceeded = [
-        abs(draw.normal(0, 2, size=5).mean()) > noise_floor(list(draw.normal(0, 2, size=3)), 5, 0.05)
+        abs(draw.normal(0, 2, size=5).mean())
+        > noise_floor(list(draw.normal(0, 2, size=3)), 5, 0.05)
         for _ in range(4000)
     ]
     assert np.mean(exceeded) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 4000))
@@ -147,9 +148,7 @@ def study(draw, effects, planned=6, floored=True):
     """A study in numbers: a seed moves both splits, its pairs are stopped on validation."""
     arms = range(len(effects))
     shared = draw.normal(0, 0.7, size=(planned, len(effects)))  # what training does to both splits
-    splits = [
-        shared + draw.normal(0, 0.5, size=shared.shape) + np.array(effects) for _ in range(2)
-    ]
+    splits = [shared + draw.normal(0, 0.5, size=shared.shape) + np.array(effects) for _ in range(2)]
     spread = math.sqrt(2 * (0.7**2 + 0.5**2) / 2)
     floor = noise_floor(list(draw.normal(0, spread, size=3)), planned, 0.05) if floored else 0.0
     going, taken = set(arms), dict.fromkeys(arms, 0)

@@ -1,17 +1,24 @@
-"""A whole study over real runs: what it finds, what it costs, what nobody sees, what a kill costs."""
+"""A whole study over real runs: what it finds, what it costs, what is hidden, what a kill costs."""
 
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from agents.study import adviser, report
-from agents.study.conduct import check_budget, resume_study, run_study
-from agents.study.ledger import JOURNAL, RUNS, SPEC, Ledger, Study
+from agents.study.conduct import (
+    check_budget,
+    measure_floor,
+    register,
+    resume_study,
+    run_study,
+)
+from agents.study.ledger import JOURNAL, RUNS, SPEC, Ledger, Study, writing
 from agents.study.records import StudyRecord
-from agents.study.runs import folder, most_client_steps
+from agents.study.runs import Bench, StudyWatch, folder, most_client_steps
 from agents.study.spec import SEARCHED
 from agents.study.statistics import judge, noise_floor
 from federation import experiment
@@ -77,7 +84,7 @@ def test_every_run_is_a_whole_run_directory(whole: Study):
 
 def test_what_a_search_found_is_judged_on_seeds_it_has_not_seen(whole: Study):
     told = whole.told
-    assert len(told.tried) == 6
+    assert len(told.tried) == 5
     best = min(told.tried, key=lambda x: x.figure)
     values = told.proposed[best.trial].values
     assert told.arms[SEARCHED].overrides == (
@@ -125,9 +132,11 @@ TRIAL = '{"answer": {"lr": 0.02, "work_batch_size": 2, "abstain": false, "ration
 
 def with_model(world: World, path: Path) -> dict[str, object]:
     """A hybrid search, and a model that also proposes an arm."""
-    model = script(path, *[TRIAL] * 2, ARM)
+    model = script(path, TRIAL, ARM)
     search = SEARCH | {"method": "hybrid", "share": 1.0, "warmup": 4}
-    return {"search": search, "agent": {"model": model, "arms": 2}, "max_client_steps": 1500}
+    agent = {"model": model, "arms": 2}
+    arms = {"plain": [], "hotter": ["work.lr=0.05"]}
+    return {"search": search, "agent": agent, "max_client_steps": 1500, "arms": arms}
 
 
 def test_test_figures_change_nothing_before_the_verdict(
@@ -140,45 +149,38 @@ def test_test_figures_change_nothing_before_the_verdict(
     dirty = conducted(world, tmp_path / "dirty", **changes)
     assert said(dirty.told, until="unsealed") == said(clean.told, until="unsealed")
     assert said(dirty.told) != said(clean.told)  # the poison did reach the verdict
-    assert prompts == seen * 2 and len(seen) == 3
+    assert prompts == seen * 2 and len(seen) == 2
     assert not [x for x in own for text in seen if f"{x:.4g}" in text or f"{x:.5g}" in text]
-    for folder_ in ("clean", "dirty"):
-        kinds = [entry.record.kind for entry in journal.read(tmp_path / folder_ / JOURNAL)]
+    for name in ("clean", "dirty"):
+        kinds = [entry.record.kind for entry in journal.read(tmp_path / name / JOURNAL)]
         assert kinds.index("study.unsealed") == len(kinds) - 2
-
-
-def test_no_client_and_no_row_is_in_what_a_model_is_shown(
-    world: World, tmp_path: Path, prompts: list[str]
-):
-    conducted(world, tmp_path / "study", **with_model(world, tmp_path / "script.jsonl"))
-    for text in prompts:
+    for text in prompts:  # nor is there a client or a row of one in what a model is shown
         assert "client-" not in text and "sum 0 and" not in text
 
 
 # --- What it costs -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("more", [0, 47, 48, 96])
+@pytest.mark.parametrize("more", [0, 23])
 def test_the_budget_is_never_exceeded(more: int, world: World, tmp_path: Path):
-    """A run takes 12: the floor 5 of them, the arms 3 each; a fourth pair of all another 36."""
+    """A run takes 12: the floor 5 of them, the arms 3 each; a fourth pair of one another 24."""
     least = 12 * (5 + 2 * 3)
     with pytest.raises(ConfigError, match=f"needs {least} at least"):
         check_budget(spec(world, max_client_steps=least - 1))
-    study = conducted(world, tmp_path / "study", max_client_steps=least + more // 4)
-    assert study.told.client_steps <= least + more // 4
+    study = conducted(world, tmp_path / "study", max_client_steps=least + more)
+    assert study.told.client_steps <= least + more
     runs = [Run.open(path) for path in (study.path / RUNS).iterdir()]
     real = sum(x.client_steps for run in runs for x in run.history.rounds.values())
     assert real == study.told.client_steps
     assert study.told.stopped is not None and study.told.verdict is not None
-    if more < 96:
-        assert "max_client_steps" in study.told.stopped.why
+    assert study.told.stopped.why == "the next pairs would exceed max_client_steps"
 
 
 def test_a_search_ends_when_the_next_trial_does_not_fit(world: World, tmp_path: Path):
-    search = {"bounds": {"steps": [2, 8]}, "trials": 9, "max_client_steps": 60}
+    search = {"bounds": {"steps": [2, 8]}, "trials": 9, "max_client_steps": 40}
     study = conducted(world, tmp_path / "study", search=search, max_client_steps=2000)
     spent = sum(x.client_steps for x in study.told.measured.values() if "trial-" in x.arm)
-    assert 0 < spent <= 60 and 0 < len(study.told.tried) < 9
+    assert 0 < spent <= 40 and 0 < len(study.told.tried) < 9
     assert study.told.search_ended is not None
     assert "would exceed search.max_client_steps" in study.told.search_ended.why
 
@@ -193,19 +195,23 @@ def test_a_pilot_s_bounds_count_into_what_a_run_may_cost(world: World):
 # --- What a model may do -----------------------------------------------------------------------
 
 
-AGENT_BOUNDS = {"lr": [1e-3, 0.1]}
-
-
-def advised(world: World, tmp_path: Path, *answers: str, arms: int = 2, **changes: object) -> Study:
+def advised(world: World, tmp_path: Path, *answers: str, **changes: object) -> Ledger:
+    """A study up to the answer of its model, before any arm runs."""
     model = script(tmp_path / "script.jsonl", *answers)
-    agent = {"model": model, "arms": arms, "bounds": AGENT_BOUNDS}
-    return conducted(world, tmp_path / "study", agent=agent, **changes)
+    agent = {"model": model, "arms": 2, "bounds": {"lr": [1e-3, 0.1]}}
+    with writing(tmp_path / "study", spec(world, agent=agent, **changes)) as ledger:
+        bench = Bench(ledger, world.folder / "cache")
+        measure_floor(bench)
+        register(bench)
+        adviser.advise(bench)
+    return ledger
 
 
 def test_a_model_s_arm_is_compared_like_any_other(world: World, tmp_path: Path):
     arms = '{"arms": [{"lr": 0.04, "rationale": "larger | <b>rate</b>"},'
     arms += ' {"lr": 0.05, "rationale": "as hotter"}]}'
-    study = advised(world, tmp_path, f'{{"answer": {arms}}}')
+    advised(world, tmp_path, f'{{"answer": {arms}}}')
+    study = resume_study(tmp_path / "study", cache=world.folder / "cache")
     told = study.told
     assert told.arms["agent-1"].overrides == ("work.lr=0.04",)
     assert told.advice is not None and told.advice.trace["attempts"] == 1
@@ -217,7 +223,7 @@ def test_a_model_s_arm_is_compared_like_any_other(world: World, tmp_path: Path):
 
 def test_a_model_that_says_nothing_usable_changes_nothing(world: World, tmp_path: Path):
     bad = '{"answer": {"arms": [{"lr": 5.0, "rationale": "out of bounds"}]}}'
-    study = advised(world, tmp_path, bad, bad, bad)
+    study = advised(world, tmp_path, bad, bad, bad).study
     assert study.told.advice is not None and "invalid" in study.told.advice.failure
     assert list(study.told.arms) == ["plain", "hotter", "again"]
     assert "proposed nothing usable: invalid" in report.write(study).read_text()
@@ -225,7 +231,7 @@ def test_a_model_that_says_nothing_usable_changes_nothing(world: World, tmp_path
 
 def test_an_arm_that_does_not_fit_the_budget_is_refused(world: World, tmp_path: Path):
     arm = '{"answer": {"arms": [{"lr": 0.04, "rationale": "x"}]}}'
-    study = advised(world, tmp_path, arm, max_client_steps=12 * 11)
+    study = advised(world, tmp_path, arm, max_client_steps=12 * 11).study
     assert study.told.advice is not None and study.told.advice.arms == ()
     assert "client-steps and" in study.told.advice.refused[0]
 
@@ -242,7 +248,7 @@ class Killed(BaseException):
     """The process is gone."""
 
 
-@pytest.mark.parametrize("written", [True, False])
+@pytest.mark.parametrize("written", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_study_killed_at_every_record_comes_to_the_same_report(
     written: bool, whole: Study, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -269,7 +275,7 @@ def test_a_study_killed_at_every_record_comes_to_the_same_report(
             )
         except Killed:
             kills += 1
-    assert kills > 30
+    assert kills > 25
     assert said(study.told) == said(whole.told)
     assert report.write(study).read_text() == report.write(whole).read_text()
 
@@ -325,24 +331,16 @@ def test_a_run_that_is_not_the_study_s_is_refused(world: World, tmp_path: Path):
     out, cache = tmp_path / "study", world.folder / "cache"
     own = spec(world)
     other = own.config(("work.lr=0.5",), 0, "x")
-    (out / RUNS).mkdir(parents=True)
     experiment.run_experiment(other, tmp_path / "other", cache=cache)
-    (out / RUNS).rmdir()
-    out.rmdir()
     with pytest.raises(Killed):
-        run_study(own, out, cache=cache, watch=DyingWatch())
+        run_study(own, out, cache=cache, watch=StudyWatch(during=dies))
     (tmp_path / "other").rename(out / RUNS / "plain-seed-0")
     with pytest.raises(CorruptError, match="is not the run that the study wants"):
         resume_study(out, cache=cache)
 
 
-def DyingWatch():  # noqa: N802
-    from agents.study.runs import StudyWatch
-
-    def during(name: str, rounds: int, done: int):
-        raise Killed
-
-    return StudyWatch(during=during)
+def dies(name: str, rounds: int, done: int) -> NoReturn:
+    raise Killed
 
 
 def test_a_control_that_diverges_ends_a_study(
