@@ -5,6 +5,7 @@ it was.  The order is what makes a verdict honest: the noise floor before any ar
 chosen by looking at figures meet seeds on which nobody has looked; the test figures last, once.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -158,19 +159,19 @@ def measure_floor(bench: Bench) -> None:
     ledger, spec = bench.ledger, bench.ledger.spec
     if ledger.told.floor:
         return
-    own = spec.arms[spec.control]
-    found = []
-    for seed, other in zip(spec.seeds, spec.other_seeds, strict=False):
-        one, two = (bench.measure(spec.control, own, s).validation for s in (seed, other))
-        found.append(one - two)
-        if not abs(found[-1]) < float("inf"):
-            raise ConfigError(
-                f"the control diverged under seed {seed} or {other}, so there is nothing to compare"
-                " with; lower work.lr of the base, and start a new study"
-            )
-    floor = noise_floor(found, len(spec.seeds), spec.alpha)
+    found = {}
+    for pair in zip(spec.seeds, spec.other_seeds, strict=False):
+        for seed in pair:
+            run = bench.measure(spec.control, spec.arms[spec.control], seed)
+            found[seed] = run.validation
+            if not math.isfinite(run.validation):
+                raise ConfigError(
+                    f"the control diverged under seed {seed}, so there is nothing to compare with;"
+                    " lower work.lr of the base, and start a new study"
+                )
+    floor = noise_floor(list(found.values()), len(spec.seeds), spec.alpha)
     bench.watch.say(f"noise floor of {spec.metric.name}: {floor:.4g}")
-    ledger.append(Floor(differences=tuple(found), planned=len(spec.seeds), floor=floor))
+    ledger.append(Floor(figures=found, planned=len(spec.seeds), floor=floor))
 
 
 def register(bench: Bench) -> None:

@@ -41,7 +41,7 @@ class Measured(StudyRecord):
 class Floor(StudyRecord):
     """How much the control differs from itself."""
 
-    differences: tuple[float, ...] = Field(description="control under a seed and under another")
+    figures: dict[int, float] = Field(description="seed -> validation figure of the control")
     planned: int = Field(description="pairs of an arm, at most")
     floor: float = Field(ge=0, description="smallest mean improvement that is worth a verdict")
 

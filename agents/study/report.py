@@ -5,6 +5,7 @@ and shows no figure of the test split, because there is none yet.
 """
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -169,11 +170,13 @@ def noise(study: Study) -> Iterator[str]:
     if floor is None:
         yield "Not measured yet."
     else:
-        shown = ", ".join(f"{abs(x):.4g}" for x in floor.differences)
+        runs = list(floor.figures.values())
+        typical = math.sqrt(2 * statistics.variance(runs))
         yield (
-            f"`{spec.control}` against itself under other seeds, {len(floor.differences)} pairs on"
-            f" the validation split, differs by {shown}. The mean of {floor.planned} such pairs"
-            f" stays below **{floor.floor:.4g}** in {percent(1 - spec.alpha)} of studies: the"
+            f"`{spec.control}` against itself: {len(runs)} runs of it that differ in nothing but"
+            f" the seed came to {min(runs):.4g} to {max(runs):.4g} on the validation split,"
+            f" two of them {typical:.3g} apart (root mean square). The mean of {floor.planned} such"
+            f" pairs stays below **{floor.floor:.4g}** in {percent(1 - spec.alpha)} of studies: the"
             " smallest difference worth a verdict, known before any arm ran."
         )
     yield ""

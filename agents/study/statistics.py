@@ -80,22 +80,23 @@ class Judgement(BaseModel):
     why: str
 
 
-def noise_floor(differences: Sequence[float], planned: int, alpha: float) -> float:
+def noise_floor(figures: Sequence[float], planned: int, alpha: float) -> float:
     """Return what the mean of so many pairs of the same configuration stays below by chance.
 
-    The differences have mean 0, both sides being the same configuration, so their root mean square
-    estimates the spread with as many degrees of freedom as there are differences, and the mean of
-    ``planned`` others lies within the floor with probability ``1 - alpha`` (a prediction interval).
+    Any two runs of the control under different seeds are such a pair (A/A).  Their differences have
+    mean 0, and the mean square over all pairs of n runs is twice the sample variance, with n - 1
+    degrees of freedom.  The mean of ``planned`` other pairs then lies within the floor with
+    probability ``1 - alpha`` (a prediction interval).
 
     Args:
-        differences: control minus control under another seed.
+        figures: of the control, one for each seed.
         planned: pairs of a study.
         alpha: how often it may be exceeded by chance.
     """
     from scipy.stats import t
 
-    spread = math.sqrt(sum(d * d for d in differences) / len(differences))
-    return float(t.ppf(1 - alpha / 2, len(differences))) * spread / math.sqrt(planned)
+    spread = math.sqrt(2 * float(np.var(figures, ddof=1)))
+    return float(t.ppf(1 - alpha / 2, len(figures) - 1)) * spread / math.sqrt(planned)
 
 
 @lru_cache(maxsize=256)

@@ -15,11 +15,11 @@ from tests.ui.conftest import Call
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\
-question = "Does a larger rate help?"
+question = "Does training help?"
 base = "{base}"
 control = "plain"
 seeds = [0, 1, 2]
-noise_pairs = 2
+noise_pairs = 3
 max_client_steps = 600
 
 [metric]
@@ -28,7 +28,7 @@ direction = "lower"
 
 [arms]
 plain = []
-hotter = ["work.lr=0.05"]
+frozen = ["work.lr=1e-6"]
 """
 
 
@@ -45,16 +45,16 @@ def test_a_study_is_conducted_and_reported(
     monkeypatch.chdir(tmp_path)
     said = call("study", study)
     assert said.code == 0, said.err
-    assert "better" in said.out and "report   studies/rate-1/report.md" in said.out
+    assert "worse" in said.out and "report   studies/rate-1/report.md" in said.out
     assert "test set" not in said.err  # nobody watches the hidden split
     out = tmp_path / "studies" / "rate-1"
     written = {path.name for path in out.iterdir()}
     assert written >= {"report.md", "intervals.png", "curves.png", "study.json"}
     text = (out / "report.md").read_text()
-    assert text.startswith("# Does a larger rate help?\n\n**`hotter` is better than `plain`.**")
+    assert text.startswith("# Does training help?\n\n**`frozen` is worse than `plain`.**")
     found = call("study", out, "--json").json
     assert found["status"] == "finished"
-    assert found["arms"]["hotter"]["judgement"]["verdict"] == "better"
+    assert found["arms"]["frozen"]["judgement"]["verdict"] == "worse"
     assert found["client_steps"] <= found["max_client_steps"] == 600
     assert call("runs", out / "runs", "--json").json[0]["status"] == "finished"
     assert call("verify", out / "runs" / "plain-seed-0").code == 0

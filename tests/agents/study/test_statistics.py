@@ -1,6 +1,7 @@
 """The arithmetic of verdicts: against closed forms, and against simulated studies."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -26,16 +27,17 @@ SLACK = 3 * math.sqrt(0.05 * 0.95 / STUDIES)  # three standard errors of a simul
 
 
 def test_the_floor_is_a_prediction_bound_in_closed_form():
-    assert noise_floor([0.1, -0.3, 0.2], 4, 0.05) == pytest.approx(
-        t.ppf(0.975, 3) * math.sqrt(0.14 / 3) / 2
-    )
+    runs = [2.1, 2.4, 1.8, 2.0]
+    squares = [(a - b) ** 2 for a, b in combinations(runs, 2)]
+    typical = math.sqrt(sum(squares) / len(squares))
+    assert noise_floor(runs, 4, 0.05) == pytest.approx(t.ppf(0.975, 3) * typical / 2)
 
 
 def test_the_floor_is_exceeded_by_nothing_but_noise_in_one_study_of_twenty():
     draw = generator("floor")
     exceeded = [
-        abs(draw.normal(0, 2, size=5).mean())
-        > noise_floor(list(draw.normal(0, 2, size=3)), 5, 0.05)
+        abs(np.mean(draw.normal(3, 2, size=5) - draw.normal(3, 2, size=5)))
+        > noise_floor(list(draw.normal(3, 2, size=4)), 5, 0.05)
         for _ in range(4000)
     ]
     assert np.mean(exceeded) == pytest.approx(0.05, abs=3 * math.sqrt(0.05 * 0.95 / 4000))
@@ -149,8 +151,8 @@ def study(draw, effects, planned=6, floored=True):
     arms = range(len(effects))
     shared = draw.normal(0, 0.7, size=(planned, len(effects)))  # what training does to both splits
     splits = [shared + draw.normal(0, 0.5, size=shared.shape) + np.array(effects) for _ in range(2)]
-    spread = math.sqrt(2 * (0.7**2 + 0.5**2) / 2)
-    floor = noise_floor(list(draw.normal(0, spread, size=3)), planned, 0.05) if floored else 0.0
+    spread = math.sqrt((0.7**2 + 0.5**2) / 2)  # of a run: a pair's variance is that of two
+    floor = noise_floor(list(draw.normal(0, spread, size=6)), planned, 0.05) if floored else 0.0
     going, taken = set(arms), dict.fromkeys(arms, 0)
     for n in range(1, planned + 1):
         taken |= dict.fromkeys(going, n)
