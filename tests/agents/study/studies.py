@@ -11,9 +11,9 @@ from tests.tiny_worlds import World
 
 
 def table(world: World, **changes: Any) -> dict[str, Any]:
-    """A study with a better arm, a worse one and the control again; two rounds a run."""
-    base = tomllib.loads(world.config.read_text()) | {"rounds": 2}
-    base["evaluation"] |= {"every": 1}
+    """A study with a worse arm and the control again; one round a run."""
+    base = tomllib.loads(world.config.read_text()) | {"rounds": 1}
+    base["work"] |= {"steps": 4}
     base["engine"] = {"chunk": 3}
     return {
         "question": "Does a larger rate help?",
@@ -23,7 +23,7 @@ def table(world: World, **changes: Any) -> dict[str, Any]:
         "seeds": [0, 1, 2, 3],
         "noise_pairs": 2,
         "max_client_steps": 1000,
-        "arms": {"plain": [], "hotter": ["work.lr=0.05"], "again": ["work.lr=0.0101"]},
+        "arms": {"plain": [], "frozen": ["work.lr=0.001"], "again": ["work.lr=0.0101"]},
     } | changes
 
 

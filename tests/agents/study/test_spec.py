@@ -147,9 +147,9 @@ def test_a_base_in_a_file_is_read_beside_the_study(world: World, tmp_path: Path)
 
 
 def test_the_budget_counts_what_a_verdict_needs(world: World):
-    """Runs take 12; with steps up to 8 those that the search finds take 48."""
+    """Runs take 12; with steps up to 8 those that the search finds take 24."""
     search = {"bounds": {"steps": [2, 8]}, "trials": 9, "max_client_steps": 100}
-    need = 12 * 5 + 100 + 2 * 3 * 12 + 3 * 48
+    need = 12 * 5 + 100 + 2 * 3 * 12 + 3 * 24
     check_budget(spec(world, search=search, max_client_steps=need))
     with pytest.raises(ConfigError, match=f"needs {need} at least"):
         check_budget(spec(world, search=search, max_client_steps=need - 1))

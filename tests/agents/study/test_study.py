@@ -40,7 +40,7 @@ def conducted(world: World, out: Path, **changes: object) -> Study:
 def test_every_arm_has_a_verdict_from_the_test_figures_of_its_runs(whole: Study):
     told, own = whole.told, whole.spec
     assert told.verdict is not None and told.floor is not None
-    assert list(told.verdict.found) == ["hotter", "again", SEARCHED]
+    assert list(told.verdict.found) == ["frozen", "again", SEARCHED]
     pairs: dict[str, list[float]] = {}
     for name in told.verdict.found:
         seeds = [s for s in own.seeds if folder(name, s) in told.measured]
@@ -48,7 +48,7 @@ def test_every_arm_has_a_verdict_from_the_test_figures_of_its_runs(whole: Study)
     floor = told.floor.floor
     again = judge(pairs, floor=floor, alpha=0.05, planned=len(own.seeds))
     assert again == told.verdict.found
-    assert again["hotter"].verdict == "better"
+    assert again["frozen"].verdict == "worse"
     assert again["again"].verdict == "inconclusive"
 
 
@@ -188,7 +188,7 @@ def test_a_pilot_s_bounds_count_into_what_a_run_may_cost(world: World):
     pilot = 'pilot={policy="null",bounds={steps=[1,4],cohort_size=[2,5]}}'
     own = spec(world, arms={"plain": [], "steered": [pilot]})
     config = own.config(own.arms["steered"], 0, "x")
-    assert most_client_steps(config) == 4 * 5 * 2
+    assert most_client_steps(config) == 4 * 5
 
 
 # --- What a model may do -----------------------------------------------------------------------
@@ -208,7 +208,7 @@ def advised(world: World, tmp_path: Path, *answers: str, **changes: object) -> L
 
 def test_a_model_s_arm_is_compared_like_any_other(world: World, tmp_path: Path):
     arms = '{"arms": [{"lr": 0.04, "rationale": "larger | <b>rate</b>"},'
-    arms += ' {"lr": 0.05, "rationale": "as hotter"}]}'
+    arms += ' {"lr": 0.001, "rationale": "as frozen"}]}'
     advised(world, tmp_path, f'{{"answer": {arms}}}')
     study = resume_study(tmp_path / "study", cache=world.folder / "cache")
     told = study.told
@@ -224,7 +224,7 @@ def test_a_model_that_says_nothing_usable_changes_nothing(world: World, tmp_path
     bad = '{"answer": {"arms": [{"lr": 5.0, "rationale": "out of bounds"}]}}'
     study = advised(world, tmp_path, bad, bad, bad).study
     assert study.told.advice is not None and "invalid" in study.told.advice.failure
-    assert list(study.told.arms) == ["plain", "hotter", "again"]
+    assert list(study.told.arms) == ["plain", "frozen", "again"]
     assert "proposed nothing usable: invalid" in report.write(study).read_text()
 
 
@@ -321,7 +321,7 @@ def test_what_was_registered_cannot_be_changed_afterwards(world: World, tmp_path
         Study.open(study.path)
     file.write_text(text)
     book = (study.path / JOURNAL).read_text()
-    (study.path / JOURNAL).write_text(book.replace('"verdict":"better"', '"verdict":"worse"', 1))
+    (study.path / JOURNAL).write_text(book.replace('"verdict":"worse"', '"verdict":"better"', 1))
     with pytest.raises(CorruptError, match="record"):
         Study.open(study.path)
 
