@@ -191,7 +191,7 @@ COMMANDS = (
         _study,
         go_on="fedpilot study {}",
     ),
-    Command("verify", "check that a run is as it was written", _read),
+    Command("verify", "check that a run or a study is as it was written", _read),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
     Command("data", "report how much the clients of a configuration differ", _data),

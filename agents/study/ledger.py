@@ -35,8 +35,10 @@ from agents.study.records import (
 from agents.study.spec import StudySpec, from_table
 from federation.errors import ConfigError, CorruptError
 from federation.runs import journal, storage
+from federation.runs.folder import is_run
 from federation.runs.interrupts import uninterrupted
 from federation.runs.journal import Journal
+from federation.runs.run import problems as run_problems
 
 SPEC, JOURNAL, RUNS = "study.json", "journal.jsonl", "runs"
 
@@ -114,6 +116,26 @@ class Study:
         spec = read_spec(path)
         entries = journal.read(path / JOURNAL) if (path / JOURNAL).exists() else []
         return cls(path, spec, told_by(path, entries))
+
+
+def problems(path: Path) -> list[str]:
+    """Check the journal of a study, what it registered, and every run that it measured.
+
+    Returns:
+        One line for each problem; empty if the study is as it was written.
+
+    Raises:
+        ConfigError: if there is no study at ``path``.
+    """
+    try:
+        study = Study.open(path)
+    except CorruptError as error:
+        return [str(error)]
+    found: list[str] = []
+    for name in study.told.measured:
+        run = path / RUNS / name
+        found += run_problems(run) if is_run(run) else [f"{run} is missing"]
+    return found
 
 
 def is_study(path: Path) -> bool:

@@ -57,7 +57,7 @@ def test_a_study_is_conducted_and_reported(
     assert found["arms"]["frozen"]["judgement"]["verdict"] == "worse"
     assert found["client_steps"] <= found["max_client_steps"] == 600
     assert call("runs", out / "runs", "--json").json[0]["status"] == "finished"
-    assert call("verify", out / "runs" / "plain-seed-0").code == 0
+    assert call("verify", out).out == f"{out} is as it was written\n"
 
     (out / "report.md").unlink()
     (out / "intervals.png").unlink()
@@ -65,6 +65,12 @@ def test_a_study_is_conducted_and_reported(
     assert call("study", out, "--report").code == 0
     assert (out / "report.md").read_text() == text and (out / "intervals.png").exists()
     assert (out / JOURNAL).read_bytes() == before
+
+    checkpoint = next((out / "runs" / "frozen-seed-1" / "state").iterdir())
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    call("verify", out).refused(8, "frozen-seed-1", "is damaged")
+    (out / JOURNAL).write_bytes(before.replace(b'"seed":1', b'"seed":2', 1))
+    call("verify", out).refused(8, "record", "was changed")
 
 
 @pytest.mark.slow
