@@ -126,6 +126,16 @@ def _replay(parser: ArgumentParser) -> None:
     )
 
 
+def _study(parser: ArgumentParser) -> None:
+    help = "TOML file of a study, or the folder of one to go on with"
+    parser.add_argument("study", metavar="CONFIG", type=Path, help=help)
+    help = "new folder of the study (default: studies/NAME-1, studies/NAME-2, ...)"
+    parser.add_argument("--out", dest="directory", metavar="DIR", type=Path, help=help)
+    help = "run nothing, write the report of the study in folder CONFIG anew"
+    parser.add_argument("--report", action="store_true", help=help)
+    as_json(parser)
+
+
 def _export(parser: ArgumentParser) -> None:
     a_run(parser)
     help = "new folder; PEFT and vLLM load it as it is"
@@ -193,7 +203,13 @@ COMMANDS = (
     Command("show", "show what a run came to", _read),
     Command("explain", "say what happened in each round, and what was decided", _explain),
     Command("replay", "repeat a finished run from its journal, to the same bits", _replay),
-    Command("verify", "check that a run is as it was written", _read),
+    Command(
+        "study",
+        "compare ways to train by an experiment that keeps its error rate",
+        _study,
+        go_on="fedpilot study {}",
+    ),
+    Command("verify", "check that a run or a study is as it was written", _read),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
     Command("data", "report how much the clients of a configuration differ", _data),

@@ -104,9 +104,10 @@ def one_line(error: Exception) -> str:
 
 
 def run_directory(args: Namespace) -> Path | None:
-    """Return the run that a command is about, if there is one."""
+    """Return the run or study that a command is about, if there is one."""
     folder = getattr(args, "directory", None)
-    return Path(folder) if folder and (Path(folder) / "config.json").exists() else None
+    kept = ("config.json", "study.json")
+    return Path(folder) if folder and any((Path(folder) / x).exists() for x in kept) else None
 
 
 def how_to_go_on(args: Namespace) -> str:

@@ -1,7 +1,8 @@
-"""``fedpilot verify``: check that a run is as it was written."""
+"""``fedpilot verify``: check that a run, or a study with its runs, is as it was written."""
 
 from argparse import Namespace
 
+from agents.study import ledger
 from federation.errors import CorruptError
 from federation.runs.run import problems
 from ui.tables import print_json
@@ -13,7 +14,8 @@ def main(args: Namespace) -> int:
     Raises:
         CorruptError: if something is not as it was written.
     """
-    found = problems(args.directory)
+    check = ledger.problems if ledger.is_study(args.directory) else problems
+    found = check(args.directory)
     if args.json:
         print_json({"path": str(args.directory), "ok": not found, "problems": list(found)})
     elif not found:

@@ -1,0 +1,1 @@
+"""Automated experiments: a question, arms, a control, and verdicts that keep their error rate."""

@@ -1,0 +1,294 @@
+"""A study from beginning to end: floor, search, advice, pairs, stop, and the verdict.
+
+Every step looks at the journal for what is done already, so a study that was killed goes on where
+it was.  The order is what makes a verdict honest: the noise floor before any arm; arms that were
+chosen by looking at figures meet seeds on which nobody has looked; the test figures last, once.
+"""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from agents.spec import PilotSpec, build_policy
+from agents.study import adviser
+from agents.study.ledger import Ledger, Study, writing
+from agents.study.records import Arm, Floor, Look, Stopped, Unsealed, Verdict
+from agents.study.runs import Bench, StudyWatch, folder, most_client_steps, test_figure
+from agents.study.search import best, check_installed, search
+from agents.study.spec import SEARCHED, StudySpec, configurations
+from agents.study.statistics import FEWEST, decided, judge, noise_floor
+from federation.cohort.selection import check_population
+from federation.config import Config
+from federation.errors import ConfigError
+
+
+def run_study(
+    spec: StudySpec, out: Path, *, cache: Path | None = None, watch: StudyWatch | None = None
+) -> Study:
+    """Conduct a study in a new directory.
+
+    Args:
+        spec: what is asked; relative paths of the base start from the current folder.
+        out: a directory that does not exist or is empty.
+        cache: folder for tokenised data; the user's cache folder if omitted.
+        watch: who is told of progress.
+
+    Raises:
+        ConfigError: if the study cannot be conducted; told before anything runs where it can be.
+        FedpilotError: what a run raises; the study can then be gone on with.
+    """
+    spec = placed(spec)
+    watch = watch or StudyWatch()
+    check_budget(spec)
+    rehearse(spec, cache, watch)
+    with writing(out, spec) as ledger:
+        conduct(Bench(ledger, cache, watch))
+    return Study.open(out)
+
+
+def resume_study(
+    path: Path, *, cache: Path | None = None, watch: StudyWatch | None = None
+) -> Study:
+    """Go on with a study that was stopped or killed, to the verdict an undisturbed one reaches.
+
+    Raises:
+        ConfigError: if there is no study at ``path``.
+        CorruptError: if its records were changed.
+        LockedError: if another process writes it.
+    """
+    with writing(path) as ledger:
+        conduct(Bench(ledger, cache, watch or StudyWatch()))
+    return Study.open(path)
+
+
+def conduct(bench: Bench) -> None:
+    """Do what is left of a study."""
+    if bench.ledger.told.verdict:
+        return
+    measure_floor(bench)
+    search(bench)
+    register(bench)
+    adviser.advise(bench)
+    compare(bench)
+    unseal(bench.ledger)
+    conclude(bench)
+
+
+def placed(spec: StudySpec) -> StudySpec:
+    """Say in full where model and data are, so that a study can be gone on with from any folder."""
+    from federation.data.dataset import resolved
+
+    config = resolved(Config.from_table(spec.base, "base"), Path.cwd())
+    base = {**spec.base}
+    if "source" in base.get("data", {}):
+        base["data"] = {**base["data"], "source": config.data.source}
+    if "base" in base.get("model", {}):
+        base["model"] = {**base["model"], "base": config.model.base}
+    return spec.model_copy(update={"base": base})
+
+
+def check_budget(spec: StudySpec) -> None:
+    """Refuse a budget that holds no verdict.
+
+    Raises:
+        ConfigError: saying how much is needed for what.
+    """
+    costs = {
+        name: most_client_steps(spec.config(arm, spec.seeds[0], f"arms.{name}"))
+        for name, arm in spec.arms.items()
+    }
+    pairs = max(FEWEST, spec.noise_pairs)
+    need = {
+        "the noise floor": (pairs + spec.noise_pairs) * costs.pop(spec.control),
+        "the search": spec.search.max_client_steps if spec.search else 0,
+        f"{FEWEST} pairs of every arm": FEWEST * sum(costs.values()),
+        f"{FEWEST} pairs of what the search finds": FEWEST * dearest(spec) if spec.search else 0,
+    }
+    total = sum(need.values())
+    if total > spec.max_client_steps:
+        words = ", ".join(f"{what} {steps}" for what, steps in need.items() if steps)
+        raise ConfigError(
+            f"max_client_steps is {spec.max_client_steps} and the study needs {total} at least"
+            f" ({words}): raise it, or lower rounds, work.steps or cohort.size of the base"
+        )
+
+
+def dearest(spec: StudySpec) -> int:
+    """Return the client-steps of the dearest run within the bounds of the search."""
+    assert spec.search is not None
+    space = spec.search.space
+    ends = spec.with_values(space, {x.key: x.high for x in space})
+    return most_client_steps(spec.config(ends, spec.seeds[0], "search.bounds"))
+
+
+def rehearse(spec: StudySpec, cache: Path | None, watch: StudyWatch) -> None:
+    """Load model and data once and build what every arm names, before anything is trained.
+
+    Raises:
+        ConfigError: if an arm, a bound or a model cannot be used.
+        DataError: if the data cannot be read or does not suffice.
+    """
+    from federation.experiment import set_up
+    from federation.training.build import build_algorithm
+
+    watch.say("loading model and data")
+    if spec.search:
+        check_installed(spec.search)
+    if spec.agent:
+        adviser.model_of(spec.agent)
+    control = spec.config(spec.arms[spec.control], spec.seeds[0], f"arms.{spec.control}")
+    clients = set_up(control, None, cache).clients
+    for name, config in configurations(spec, "study"):
+        try:
+            build_algorithm(config)
+            check_population(config.cohort, len(clients))
+            pilot = PilotSpec.of(config)
+            if pilot:
+                for policy in (pilot.policy, *pilot.shadows):
+                    build_policy(policy, len(pilot.outer(config, len(clients))), pilot)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+
+def measure_floor(bench: Bench) -> None:
+    """Compare the control with itself under other seeds; the smallest difference worth a verdict.
+
+    Raises:
+        ConfigError: if the control does not train.
+    """
+    ledger, spec = bench.ledger, bench.ledger.spec
+    if ledger.told.floor:
+        return
+    found = {}
+    for pair in zip(spec.seeds, spec.other_seeds, strict=False):
+        for seed in pair:
+            run = bench.measure(spec.control, spec.arms[spec.control], seed)
+            found[seed] = run.validation
+            if not math.isfinite(run.validation):
+                raise ConfigError(
+                    f"the control diverged under seed {seed}, so there is nothing to compare with;"
+                    " lower work.lr of the base, and start a new study"
+                )
+    floor = noise_floor(list(found.values()), len(spec.seeds), spec.alpha)
+    bench.watch.say(f"noise floor of {spec.metric.name}: {floor:.4g}")
+    ledger.append(Floor(figures=found, planned=len(spec.seeds), floor=floor))
+
+
+def register(bench: Bench) -> None:
+    """Enter the arms into the comparison: the control first, what a search found last."""
+    ledger, spec = bench.ledger, bench.ledger.spec
+    ordered = [spec.control, *(name for name in spec.arms if name != spec.control)]
+    for name in ordered:
+        if name not in ledger.told.arms:
+            ledger.append(Arm(name=name, overrides=spec.arms[name], source="registered"))
+    values = best(bench) if spec.search else None
+    if spec.search and values is not None and SEARCHED not in ledger.told.arms:
+        own = spec.with_values(spec.search.space, values)
+        why = f"the best of {len(ledger.told.tried)} trials"
+        ledger.append(Arm(name=SEARCHED, overrides=own, source="search", why=why))
+
+
+def compare(bench: Bench) -> None:
+    """Run pair after pair until every arm is decided, or seeds or client-steps are spent."""
+    ledger, spec = bench.ledger, bench.ledger.spec
+    if ledger.told.stopped:
+        return
+    open = [name for name in ledger.told.arms if name != spec.control]
+    for pairs, seed in enumerate(spec.seeds, start=1):
+        if not open:
+            ledger.append(Stopped(why="every arm is decided on the validation split"))
+            return
+        missing = [n for n in (spec.control, *open) if folder(n, seed) not in ledger.told.measured]
+        if not affordable(ledger, missing, seed):
+            ledger.append(Stopped(why="the next pairs would exceed max_client_steps"))
+            return
+        for name in missing:
+            bench.measure(name, ledger.told.arms[name].overrides, seed)
+        open = look(bench, pairs, open)
+    why = "every arm is decided on the validation split" if not open else "all seeds are played"
+    ledger.append(Stopped(why=why))
+
+
+def affordable(ledger: Ledger, names: list[str], seed: int) -> bool:
+    """Tell whether runs fit into what is left of the budget, at their dearest."""
+    arms = ((name, ledger.told.arms[name].overrides) for name in names)
+    need = sum(most_client_steps(ledger.spec.config(own, seed, f"arm {n}")) for n, own in arms)
+    return ledger.told.client_steps + need <= ledger.spec.max_client_steps
+
+
+def look(bench: Bench, pairs: int, open: list[str]) -> list[str]:
+    """Say which arms need more pairs, by the validation split; looked once at each number."""
+    ledger, spec = bench.ledger, bench.ledger.spec
+    if pairs < FEWEST:
+        return open
+    known = next((x for x in ledger.told.looks if x.pairs == pairs), None)
+    if known is None:
+        assert ledger.told.floor is not None
+        floor = ledger.told.floor.floor
+        validation = {x.run: x.validation for x in ledger.told.measured.values()}
+        found = judge(
+            improvements(ledger, validation),
+            floor=floor,
+            alpha=spec.alpha,
+            planned=len(spec.seeds),
+        )
+        left = tuple(name for name in open if not decided(found[name], floor))
+        known = Look(pairs=pairs, found=found, open=left)
+        bench.watch.say(f"after {pairs} pairs {len(left)} of {len(found)} arms go on")
+        ledger.append(known)
+    return list(known.open)
+
+
+def improvements(ledger: Ledger | Study, figures: dict[str, float]) -> dict[str, list[float]]:
+    """Pair every arm with the control.
+
+    Args:
+        ledger: the study.
+        figures: folder of a run -> its figure.
+
+    Returns:
+        Arm -> improvement under each seed that both have run, in the order of the seeds.
+    """
+    spec = ledger.spec
+    return {
+        name: [one for _, one in pairs(spec, name, figures)]
+        for name in ledger.told.arms
+        if name != spec.control
+    }
+
+
+def pairs(spec: StudySpec, arm: str, figures: dict[str, float]) -> Iterator[tuple[int, float]]:
+    """Yield the seeds that an arm and the control have run, and the improvement under each."""
+    for seed in spec.seeds:
+        own, other = folder(arm, seed), folder(spec.control, seed)
+        if own in figures and other in figures:
+            yield seed, spec.metric.improvement(figures[own], figures[other])
+
+
+def unseal(ledger: Ledger) -> None:
+    """Read the test figures of the pairs: the only time, after the last run."""
+    told, spec = ledger.told, ledger.spec
+    if told.unsealed:
+        return
+    test = {
+        x.run: test_figure(ledger, x, told.arms[x.arm].overrides)
+        for x in told.measured.values()
+        if x.arm in told.arms and x.seed in spec.seeds
+    }
+    ledger.append(Unsealed(test=test))
+
+
+def conclude(bench: Bench) -> None:
+    """Give every arm its verdict, by the test figures and the floor that stood before."""
+    ledger, spec = bench.ledger, bench.ledger.spec
+    told = ledger.told
+    assert told.unsealed is not None and told.floor is not None
+    found = judge(
+        improvements(ledger, told.unsealed.test),
+        floor=told.floor.floor,
+        alpha=spec.alpha,
+        planned=len(spec.seeds),
+    )
+    for name, judged in found.items():
+        bench.watch.say(f"{name}: {judged.verdict}")
+    ledger.append(Verdict(found=found))
