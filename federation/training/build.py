@@ -6,6 +6,7 @@ from torch import Tensor
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
 from federation.config import Config
+from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.specs import LocalWork, LoRASpec
 from federation.training.base import Base
@@ -27,7 +28,8 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
 
     Raises:
         ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured
-            work, or its reports cannot be protected or compressed as configured.
+            work, or its reports cannot be protected or compressed as configured, or it needs more
+            reports than clients are asked for one.
     """
     name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
     algorithm = catalogue.build(name, config.algorithm.settings)
@@ -43,6 +45,11 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
     if upload.bits is not None:
         algorithm = transforms.quantize(algorithm, upload.bits)
     algorithm.check(config.work)
+    if config.cohort.size < algorithm.quorum:
+        raise ConfigError(
+            f"algorithm.name = {name!r} needs {algorithm.quorum} reports a round as it is set, and"
+            f" cohort.size is {config.cohort.size}; raise it, or lower algorithm.byzantine"
+        )
     rehearsed(algorithm, torch.zeros(1), config.work)
     return algorithm
 
