@@ -33,16 +33,14 @@ def test_a_client_is_left_out(call: Call, run: Path):
     client = reported(run)[0]
     said = call("whatif", run, "--round", 3, "--drop", client)
     assert said.code == 0
-    texts = dict(
-        line.split(maxsplit=1) for line in said.out.replace("test loss", "loss").splitlines()
-    )
-    assert texts["what"] == f"if    round 3, without {client}"
-    assert " as it was, " in texts["loss"] and " otherwise: " in texts["loss"]
+    texts = {line[:10].strip(): line[11:] for line in said.out.splitlines()}
+    assert texts["what if"] == f"round 3, without {client}"
+    assert " as it was, " in texts["test loss"] and " otherwise: " in texts["test loss"]
     assert texts["updates"] == "as the run kept them"
     values = call("whatif", run, "--round", 3, "--drop", client, "--json").json
     assert values["round"] == 3 and values["change"] == {"drop": [client]}
     assert values["reproduced"] and values["updates"] == "kept" and not values["same"]
-    assert f"{values['was'][0]:.4f} as it was" in texts["loss"]
+    assert f"{values['was'][0]:.4f} as it was" in texts["test loss"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +54,7 @@ def test_a_client_is_left_out(call: Call, run: Path):
         (["--algorithm", "trimmedmean:trim=0.34"], ["combined by trimmedmean:trim=0.34"]),
         (["--clip", 0.01], ["updates clipped to 0.01", "kept them"]),
         (["--clip", 1e5], ["either way: the model is the same to the bit"]),
-        (["--steps", 1, "--clip", 1.0], ["updates clipped to 1, 1 steps", "trained again"]),
+        (["--steps", 1, "--clip", 1.0], ["updates clipped to 1, 1 step each", "trained again"]),
     ],
 )
 def test_other_changes(flags: list[object], words: list[str], call: Call, run: Path):

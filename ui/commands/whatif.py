@@ -146,13 +146,15 @@ def words(record: WhatIfRecord) -> list[str]:
         "algorithm": "combined by {}",
         "clip": "updates clipped to {}",
         "scale_lr": "{} times the learning rate",
-        "steps": "{} steps",
+        "steps": "{} each",
     }
-    return [said[name].format(shown(value)) for name, value in record.change.items()]
+    return [said[name].format(shown(name, value)) for name, value in record.change.items()]
 
 
-def shown(value: object) -> str:
+def shown(name: str, value: object) -> str:
     """Write a value of a change."""
+    if name == "steps" and isinstance(value, int):
+        return counted(value, "step")
     if isinstance(value, dict):
         return ", ".join(f"{name}={factor:g}" for name, factor in value.items())
     if isinstance(value, list):
