@@ -48,7 +48,7 @@ def test_a_client_is_left_out(call: Call, run: Path):
     [
         (
             ["--scale-lr", 0.5, "--repeats", 2],
-            ["0.5 times the learning rate", "trained again; 2 rep"],
+            ["0.5 times the learning rate", "trained again; 2 times"],
         ),
         (["--algorithm", "median"], ["combined by median", "kept them"]),
         (["--algorithm", "trimmedmean:trim=0.34"], ["combined by trimmedmean:trim=0.34"]),

@@ -185,8 +185,9 @@ def had(record: WhatIfRecord | ContributionsRecord) -> str:
     """Say how the updates were had, and how often it was done."""
     how = {"kept": "as the run kept them", "retrained": "trained again"}[record.updates]
     count = len(record.was)
-    often = "" if count == 1 else f"; {counted(count, 'repeat')}, intervals of 95 %"
-    return how + often
+    if count == 1:
+        return how
+    return f"{how}; {count} times, with other draws from the second on; intervals of 95 %"
 
 
 def table(record: ContributionsRecord) -> Table:
