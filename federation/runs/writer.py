@@ -286,8 +286,6 @@ class RunWriter:
         self.memory.sweep()
         there = checkpoints_in(self.path / STATE)
         storage.remove(there[n] for n in there.keys() - self.history.rounds.keys())
-        kept = updates_in(self.path / STATE)
-        storage.remove(kept[n] for n in kept.keys() - self.history.rounds.keys())
 
     def _newest_whole(self) -> int | None:
         """Find the round to go on from; set damaged checkpoints aside and warn of each.
