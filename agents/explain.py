@@ -2,23 +2,26 @@
 
 A claim cites facts.  A number in its text must be the value of a cited fact or the difference of
 two, written to the digits shown; a sentence that states another number is refused.  What caused a
-change is called a hypothesis: nothing here has tested it.
+change is called a hypothesis, unless a what-if in the journal has tested it.  Sentences on what-ifs
+tell no client's name, and no change of fewer clients than may be told of.
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import permutations
+from statistics import fmean
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agents.facts import Fact, facts_of_round
+from agents.facts import Fact, fact, facts_of_round
 from agents.knobs import KNOBS, RECORD
 from federation.errors import ConfigError
-from federation.runs.records import DecisionRecord, RoundRecord
+from federation.runs.records import DecisionRecord, RoundRecord, WhatIfRecord
 from federation.runs.run import History
 
-Kind = Literal["change", "no_change", "risk", "decision", "hypothesis"]
+Kind = Literal["change", "no_change", "risk", "decision", "hypothesis", "tested"]
 NUMBER = re.compile(r"(?<![\w@.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w@])")
 
 
@@ -97,21 +100,65 @@ def of_record(
             round, decided, [x for x in history.evaluations if x.round == round.round], smallest
         )
     }
-    claims = list(claims_of(facts, record.round, decision))
+    facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
+    claims = list(claims_of(facts, record.round, decision, tests_of(history, record.round)))
     wrong = [problem for claim in claims for problem in unsupported(claim, facts)]
     if wrong:
         raise AssertionError(f"an explanation states what the record does not say: {wrong}")
     return claims, facts
 
 
+Tests = dict[str, WhatIfRecord]
+"""What was changed, such as ``drop`` or ``clip_steps`` -> the latest what-if of it."""
+
+
+def tests_of(history: History, round: int) -> Tests:
+    """Return the what-ifs that change a round first."""
+    return {"_".join(sorted(x.change)): x for x in history.whatifs if x.round == round and x.change}
+
+
+def facts_of_tests(history: History, round: int, smallest: int) -> Iterator[Fact]:
+    """Yield what what-ifs of a round came to.
+
+    Args:
+        history: what the records of a run mean together.
+        round: the round.
+        smallest: figures that tell of fewer clients are left out.
+    """
+    for name, test in tests_of(history, round).items():
+        changed = test.change.get("drop") or test.change.get("reweight")
+        clients = len(changed) if isinstance(changed, list | dict) else 0
+        ends = {
+            f"whatif_{name}_was": fmean(test.was),
+            f"whatif_{name}": fmean(test.would_be),
+            f"whatif_{name}_low": test.effect.low,
+            f"whatif_{name}_high": test.effect.high,
+        }
+        if changed and clients < smallest:
+            continue
+        for figure, value in ends.items():
+            if value is not None and math.isfinite(value):
+                yield fact(figure, value, "nats per token", round, clients)
+    shares = [x for x in history.contributions if x.round == round]
+    effects = [effect.mean for effect in shares[-1].effects.values()] if shares else []
+    if effects and smallest <= 1 and all(map(math.isfinite, effects)):
+        yield fact("contribution_least", min(effects), "nats per token", round, 1)
+        yield fact("contribution_most", max(effects), "nats per token", round, 1)
+
+
 def claims_of(
-    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None
+    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None, tests: Tests
 ) -> Iterator[Claim]:
     """Yield what there is to say, the most telling first."""
     for name, words in (("loss", "training loss"), ("validation_loss", "validation loss")):
         yield from of_loss(facts, round, name, words)
     yield from of_clients(facts, round)
-    yield from of_decision(facts, round, decision)
+    undone = {name for name in ("lr", "steps") if undoes(facts, round, name, tests)}
+    yield from of_decision(facts, round, decision, undone)
+    for name, test in tests.items():
+        if name not in {UNDOES[knob] for knob in undone}:
+            yield from of_test(facts, round, name, worded_change(test))
+    yield from of_contributions(facts, round)
 
 
 def of_loss(facts: Mapping[str, Fact], round: int, name: str, words: str) -> Iterator[Claim]:
@@ -152,7 +199,7 @@ def of_clients(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
 
 
 def of_decision(
-    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None
+    facts: Mapping[str, Fact], round: int, decision: DecisionRecord | None, undone: set[str]
 ) -> Iterator[Claim]:
     """Say what was turned, by whom, and what it may have done."""
     for name, knob in KNOBS.items():
@@ -165,7 +212,11 @@ def of_decision(
             f" {decision.source}: {worded(decision.reason)}.",
             cites=(now.id, before.id),
         )
-        yield from of_effect(facts, round, knob.meaning, now.id)
+        if name in undone:
+            words = f"with the {knob.meaning} as in the round before"
+            yield from of_test(facts, round, UNDOES[name], words)
+        else:
+            yield from of_effect(facts, round, knob.meaning, now.id)
 
 
 def of_effect(facts: Mapping[str, Fact], round: int, meaning: str, cited: str) -> Iterator[Claim]:
@@ -177,6 +228,65 @@ def of_effect(facts: Mapping[str, Fact], round: int, meaning: str, cited: str) -
             kind="hypothesis",
             text=f"Hypothesis, not tested: the training loss {way} because of the new {meaning}.",
             cites=(now.id, before.id, cited),
+        )
+
+
+UNDOES = {"lr": "scale_lr", "steps": "steps"}
+"""Knob -> the change of a what-if that can turn it back."""
+
+
+def undoes(facts: Mapping[str, Fact], round: int, knob: str, tests: Tests) -> bool:
+    """Tell whether a what-if of a round turned a knob back to where it was in the round before."""
+    now, before = facts.get(f"{knob}@{round}"), facts.get(f"{knob}@{round - 1}")
+    test = tests.get(UNDOES[knob])
+    if not (now and before and test) or test.rounds > 1 or now.value == before.value:
+        return False
+    value = float(str(test.change[UNDOES[knob]]))
+    turned = value * now.value if knob == "lr" else value
+    return math.isclose(turned, before.value, rel_tol=1e-3)
+
+
+def of_test(facts: Mapping[str, Fact], round: int, name: str, words: str) -> Iterator[Claim]:
+    """Say what a what-if found, if it may be told; an interval around zero shows no effect."""
+    parts = ("_was", "", "_low", "_high")
+    was, would_be, low, high = (facts.get(f"whatif_{name}{part}@{round}") for part in parts)
+    if was is None or would_be is None:
+        return
+    cites = [was.id, would_be.id]
+    text = (
+        f"Tested: {words}, the test loss would have been {would_be.value:.4f} instead of"
+        f" {was.value:.4f} nats per token"
+    )
+    if low and high:
+        cites += [low.id, high.id]
+        text += f", a difference between {low.value:.4f} and {high.value:.4f}"
+        text += "" if low.value > 0 or high.value < 0 else ": no effect is shown"
+    yield Claim(kind="tested", text=f"{text}.", cites=tuple(cites))
+
+
+def worded_change(test: WhatIfRecord) -> str:
+    """Say what was otherwise in a what-if, without a client's name."""
+    words = {
+        "drop": "without some of the clients",
+        "reweight": "with other weights of the clients",
+        "algorithm": f"with {str(test.change.get('algorithm')).partition(':')[0]} as algorithm",
+        "clip": "with updates clipped",
+        "scale_lr": "with another client learning rate",
+        "steps": "with other steps of the clients",
+    }
+    often = " for some rounds" if test.rounds > 1 else ""
+    return " and ".join(words[name] for name in test.change) + often
+
+
+def of_contributions(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
+    """Say how much the model would have changed without a client."""
+    least, most = (facts.get(f"contribution_{end}@{round}") for end in ("least", "most"))
+    if least and most:
+        yield Claim(
+            kind="tested",
+            text="Tested: without one client or another, the test loss would have changed by"
+            f" {least.value:.4f} to {most.value:.4f}.",
+            cites=(least.id, most.id),
         )
 
 

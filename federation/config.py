@@ -189,6 +189,16 @@ class Config(Spec):
         return self
 
     @model_validator(mode="after")
+    def _noise_protects_what_is_kept(self) -> Self:
+        """A client's update on the disk is what noise on the sum of them is to hide."""
+        if self.upload.noise is not None and self.engine.keep_updates:
+            raise ValueError(
+                "engine.keep_updates: single clients' updates would lie on the disk, which"
+                " upload.noise is there to hide; set it to 0, or drop the noise"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _centralised_baseline_is_possible(self) -> Self:
         """The centralised baseline makes the steps of a whole cohort, within the same bound."""
         if "centralised" in self.evaluation.baselines:

@@ -241,6 +241,7 @@ def read_key(file: Path) -> str:
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     """Open a session on a new or reopened run directory."""
+    writer.keep_updates = setup.config.engine.keep_updates
     down = setup.algorithm.sent(setup.algorithm.init(setup.params))
     up = rehearsed(setup.algorithm, setup.params, setup.config.work)
     session = Session(
@@ -344,7 +345,7 @@ def baseline_config(config: Config, name: str) -> Config:
 def as_baseline(setup: Setup, name: str, chunk: int) -> Setup:
     """Return the setup of a baseline on the same model and data, with the same clients a pass."""
     config = baseline_config(setup.config, name)
-    engine = config.engine.model_copy(update={"chunk": chunk})
+    engine = config.engine.model_copy(update={"chunk": chunk, "keep_updates": 0})
     config = config.model_copy(update={"engine": engine})
     return replace(
         setup,

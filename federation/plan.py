@@ -69,6 +69,10 @@ class RoundPlan:
         )
 
 
+REPORT = "report/"  # prefix of the groups that clients reported, in a file of reports
+FIGURES = ("weight_C", "loss_C", "tokens_C", "norm_C")
+
+
 @dataclass(frozen=True)
 class Reports:
     """What came back from a cohort, stacked along C.
@@ -119,6 +123,29 @@ class Reports:
             tokens_C=self.tokens_C[index],
             norm_C=self.norm_C[index],
             rejected=self.rejected,
+        )
+
+    def as_tree(self) -> Tree:
+        """Return all there is but who is who as one tree, to be kept in a file."""
+        reported = {REPORT + group: x_C for group, x_C in self.tree_C.items()}
+        return reported | {name: getattr(self, name) for name in FIGURES}
+
+    @staticmethod
+    def from_tree(tree: Tree, clients: tuple[str, ...]) -> "Reports":
+        """Return what :meth:`as_tree` made a tree of.
+
+        Args:
+            tree: of ``as_tree``.
+            clients: who reported, in the order of its rows.
+
+        Raises:
+            ValueError: if there are not as many rows as clients, or it is no such tree.
+        """
+        if any(name not in tree or len(tree[name]) != len(clients) for name in FIGURES):
+            raise ValueError(f"these are not the reports of {len(clients)} clients")
+        reported = {g.removeprefix(REPORT): x for g, x in tree.items() if g.startswith(REPORT)}
+        return Reports(
+            clients, reported, tree["weight_C"], tree["loss_C"], tree["tokens_C"], tree["norm_C"]
         )
 
 

@@ -15,8 +15,8 @@ from federation.data.dataset import load_data, templates
 from federation.data.sources import read_records
 from federation.data.tokens import SequenceFormat, sequence_format
 from federation.errors import ConfigError, DataError
-from federation.evaluation.assess import subject
-from federation.evaluation.evaluate import Evaluation, evaluate, subset
+from federation.evaluation.assess import global_rows, subject
+from federation.evaluation.evaluate import Evaluation, evaluate
 from federation.experiment import default_cache
 from federation.runs.run import Figures, Run
 from federation.training.base import check_sequences, load_base
@@ -93,10 +93,7 @@ def own_questions(
             f"{config.data.source}: changed since {run.path} began, so its test set is not to be"
             " had; restore it, or name rows to evaluate on with --data"
         )
-    most = config.evaluation.max_examples
-    name = "set_aside" if data.judged.set_aside.size else "test"
-    rows = subset(data.judged.global_test, most, config.seed, name)
-    return Questions(data.corpus, data.form, rows)
+    return Questions(data.corpus, data.form, global_rows(data, config))
 
 
 def other_questions(

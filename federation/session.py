@@ -113,7 +113,8 @@ class Session:
         if plan.clients:
             self.state, reports = run_round(self.algorithm, self.engine, self.state, plan)
             missing |= reports.rejected
-        saved = self.writer.checkpoint(round, self.state)
+        updates = reports.as_tree() if reports else None
+        saved = self.writer.checkpoint(round, self.state, updates)
         seconds = time.perf_counter() - began
         # Evaluations and notes come before the round's record: at it all of them count.
         for evaluation in self.judge(self.state, round):

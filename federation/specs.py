@@ -151,6 +151,12 @@ class EngineSpec(Spec):
         ge=128,
         description="most tokens, padding included, in one pass when chunk is auto",
     )
+    keep_updates: int = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description="newest rounds whose updates stay on disk, client by client, for what-if",
+    )
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads; 0: as many as torch finds"
     )

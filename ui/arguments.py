@@ -118,6 +118,31 @@ def _explain(parser: ArgumentParser) -> None:
     parser.add_argument("--round", metavar="R", type=int, help="this round only, from 1")
 
 
+def _whatif(parser: ArgumentParser) -> None:
+    _read(parser)
+    parser.add_argument("--round", metavar="R", type=int, required=True, help="round, from 1")
+    group = parser.add_argument_group("what is otherwise")
+    add = group.add_argument
+    help = "this client does not report; may be given again"
+    add("--drop", metavar="CLIENT", action="append", default=[], help=help)
+    help = "this client weighs so many times as much; may be given again"
+    add("--reweight", metavar="CLIENT=FACTOR", action="append", default=[], help=help)
+    help = "another algorithm, such as median, trimmedmean:trim=0.2, krum:byzantine=1"
+    add("--algorithm", metavar="NAME", help=help)
+    add("--clip", metavar="NORM", type=float, help="largest L2 norm of a client's update")
+    help = "factor on the clients' learning rate"
+    add("--scale-lr", dest="scale_lr", metavar="FACTOR", type=float, help=help)
+    add("--steps", metavar="N", type=int, help="optimizer steps per client and round")
+    help = "instead: what every client of the round contributed, each left out in turn"
+    add("--contributions", action="store_true", help=help)
+    group = parser.add_argument_group("how it is found out")
+    add = group.add_argument
+    help = "play so many rounds with the change, and judge after the last (default: 1)"
+    add("--rounds", metavar="K", type=int, help=help)
+    help = "do it so often, with other draws from the second on, for an interval (default: 1)"
+    add("--repeats", metavar="N", type=int, default=1, help=help)
+
+
 def _replay(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="DIR", type=Path, help="finished run")
     help = "new run directory"
@@ -202,6 +227,7 @@ COMMANDS = (
     Command("runs", "list runs", _runs),
     Command("show", "show what a run came to", _read),
     Command("explain", "say what happened in each round, and what was decided", _explain),
+    Command("whatif", "say what a round would have come to if something were otherwise", _whatif),
     Command("replay", "repeat a finished run from its journal, to the same bits", _replay),
     Command(
         "study",

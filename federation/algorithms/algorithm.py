@@ -90,6 +90,7 @@ class Algorithm:
         sends: groups of the state that travel to the clients.
         check: ``(work) -> None``; raises ConfigError for local work under which the equations of
             the algorithm do not hold, before anything is sent.
+        quorum: fewest reports that ``combine`` can make something of.
     """
 
     init: Callable[[Tensor], Tree]
@@ -101,6 +102,7 @@ class Algorithm:
     step: Callable[[Tree, Tree, RoundPlan], Tree]
     sends: tuple[str, ...] = ("params",)
     check: Callable[[LocalWork], None] = any_work
+    quorum: int = 1
 
     def sent(self, state: Tree) -> Tree:
         """Select what travels to the clients."""
@@ -119,14 +121,30 @@ def run_round(
 
     Raises:
         ConfigError: if the algorithm refuses the planned work; nothing has been sent then.
-        QuorumError: if no report can be used, or the server's step leaves the range of its numbers;
-            ``state`` is as it was.
+        QuorumError: as :func:`advance`.
     """
     algorithm.check(plan.work)
     reports = engine.train(algorithm.sent(state), plan)
-    if not reports.clients:
+    return advance(algorithm, state, reports, plan), reports
+
+
+def advance(algorithm: Algorithm, state: Tree, reports: Reports, plan: RoundPlan) -> Tree:
+    """Let the server make of the reports of a round its next state: combine and step.
+
+    Raises:
+        QuorumError: if too few reports can be used, or the server's step leaves the range of its
+            numbers; ``state`` is as it was.
+    """
+    came = len(reports.clients)
+    if came < algorithm.quorum:
         why = "; ".join(f"{client}: {reason}" for client, reason in reports.rejected.items())
-        raise QuorumError(f"round {plan.round}: no report can be used ({why}); lower work.lr?")
+        why = f" ({why})" if why else ""
+        if not came:
+            raise QuorumError(f"round {plan.round}: no report can be used{why}; lower work.lr?")
+        raise QuorumError(
+            f"round {plan.round}: the algorithm needs {algorithm.quorum} reports, {came} can be"
+            f" used{why}; raise cohort.size or choose another algorithm"
+        )
     combined = algorithm.combine(reports.tree_C, reports.weight_C)
     after = algorithm.step(state, combined, plan.only(reports.clients))
     diverged = [group for group, x in after.items() if not torch.isfinite(x).all()]
@@ -135,7 +153,7 @@ def run_round(
             f"round {plan.round}: the server's {diverged[0]} is not finite after its step; lower"
             " algorithm.server_lr or work.lr"
         )
-    return after, reports
+    return after
 
 
 def fedavg() -> Algorithm:

@@ -1,7 +1,8 @@
 """The federated algorithms there are, and the door where a name becomes one of them.
 
-Algorithms whose novelty is on the server are in ``servers.py``, what all of them are made of in
-``algorithm.py``.  The centralised baseline is an arrangement of the data, not an algorithm.
+Algorithms whose novelty is on the server are in ``servers.py`` and ``robust.py``, what all of them
+are made of in ``algorithm.py``.  The centralised baseline is an arrangement of the data, not an
+algorithm.
 
 Shape suffixes: C clients, P flat parameters.
 """
@@ -23,6 +24,7 @@ from federation.algorithms.algorithm import (
     uniform_mean,
     weighted_mean,
 )
+from federation.algorithms.robust import krum, median, multikrum, trimmedmean
 from federation.algorithms.servers import (
     ServerLR,
     diloco,
@@ -49,12 +51,16 @@ __all__ = [
     "fednova",
     "fedprox",
     "fedyogi",
+    "krum",
     "local",
+    "median",
+    "multikrum",
     "report_delta",
     "run_round",
     "scaffold",
     "sent_params",
     "settings_schema",
+    "trimmedmean",
     "uniform_mean",
     "weighted_mean",
 ]
@@ -220,6 +226,10 @@ ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = {
         scaffold,
         fednova,
         diloco,
+        median,
+        trimmedmean,
+        krum,
+        multikrum,
         local,
     )
 }

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from federation.address import generator
-from federation.algorithms.algorithm import Algorithm
+from federation.algorithms.algorithm import Algorithm, uniform_mean, weighted_mean
 from federation.algorithms.packing import pack_blocks, unpack_blocks
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
@@ -82,7 +82,8 @@ def add_noise(
             ``secrets.token_hex(16)``.
 
     Raises:
-        ConfigError: if an argument is out of bounds, or the algorithm reports more than an update.
+        ConfigError: if an argument is out of bounds, or the algorithm reports more than an update
+            or does not average what it receives.
     """
     _positive("add_noise: max_norm", max_norm)
     _positive("add_noise: expected_cohort", expected_cohort)
@@ -97,6 +98,11 @@ def add_noise(
             raise ConfigError(
                 "add_noise protects an algorithm that reports one 'delta' a client, this one "
                 f"reports {sorted(report_C)}; use another, and compress outside of add_noise"
+            )
+        if algorithm.combine not in (weighted_mean, uniform_mean):
+            raise ConfigError(
+                "add_noise protects a sum of updates, and this algorithm combines them otherwise;"
+                " choose one that averages, such as fedavg, or drop upload.noise"
             )
         return {group: clip(x_C, max_norm) for group, x_C in report_C.items()}, kept_C
 

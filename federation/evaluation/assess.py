@@ -22,6 +22,8 @@ from federation.training.memory import ClientMemory
 from federation.tree import Tree
 
 if TYPE_CHECKING:
+    from federation.config import Config
+    from federation.data.dataset import FederatedData
     from federation.experiment import Setup
 
 OWN_MODELS = 32  # most clients whose own models are judged
@@ -83,6 +85,12 @@ def shared_reports(
     validation = limited(setup, "validation", splits.validation)
     if validation:
         yield "validation", evaluate_shared(evaluation, params, validation).overall, {}
+
+
+def global_rows(data: "FederatedData", config: "Config") -> np.ndarray:
+    """Return the rows of the global test set on which a run is judged."""
+    name = "set_aside" if data.judged.set_aside.size else "test"
+    return subset(data.judged.global_test, config.evaluation.max_examples, config.seed, name)
 
 
 def own_reports(

@@ -80,11 +80,21 @@ def check_end(path: Path, highest: int, checkpoints: Iterable[int]) -> None:
 
 def checkpoints_in(directory: Path) -> dict[int, Path]:
     """Map rounds to the checkpoint files that are there."""
+    return numbered_in(directory, "round")
+
+
+def updates_in(directory: Path) -> dict[int, Path]:
+    """Map rounds to the files of their clients' updates that are there."""
+    return numbered_in(directory, "updates")
+
+
+def numbered_in(directory: Path, name: str) -> dict[int, Path]:
+    """Map rounds to the files of a name that are there."""
     if not directory.exists():
         return {}
     with storage.explained(directory):
         paths = list(directory.iterdir())
-    found = ((re.fullmatch(r"round-(\d+)\.safetensors", path.name), path) for path in paths)
+    found = ((re.fullmatch(rf"{name}-(\d+)\.safetensors", path.name), path) for path in paths)
     return {int(match[1]): path for match, path in found if match}
 
 

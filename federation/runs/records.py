@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -83,6 +83,10 @@ class RoundRecord(BaseModel):
     checkpoint: str | None = Field(default=None, description="file under state/; none: not kept")
     checkpoint_sha256: str | None = Field(default=None, pattern=_SHA256)
     kept: dict[str, str] = Field(default={}, description="client -> sha256 of what it keeps now")
+    updates: str | None = Field(
+        default=None, description="file under state/ with what the clients reported; none: not kept"
+    )
+    updates_sha256: str | None = Field(default=None, pattern=_SHA256)
 
 
 class EvaluationRecord(BaseModel):
@@ -114,6 +118,62 @@ class ExplanationRecord(BaseModel):
     details: dict[str, JsonValue] = Field(
         default={}, description="evidence, checked figures, cost, ..."
     )
+
+
+class Effect(BaseModel):
+    """By how much a figure would have been another: what would have been, minus what was.
+
+    Attributes:
+        mean: over the repeats.
+        low: lower end of the 95 % interval of the mean; none of a single repeat.
+        high: upper end.
+        values: of every repeat; the first has the run's own random addresses.
+    """
+
+    model_config = _RECORD
+
+    mean: float
+    low: float | None = None
+    high: float | None = None
+    values: tuple[float, ...]
+
+
+Had = Literal["kept", "retrained"]
+"""How the updates of a round were had: from the disk, or trained again at the same addresses."""
+
+
+class WhatIfRecord(BaseModel):
+    """What a round, or some of them, would have come to if something had been otherwise."""
+
+    model_config = _RECORD
+
+    kind: Literal["whatif"] = "whatif"
+    round: int = Field(ge=0, description="the first round that is played otherwise")
+    rounds: int = Field(ge=1, description="how many are; judged after the last")
+    change: dict[str, JsonValue] = Field(description="what is otherwise: drop, reweight, ...")
+    was: tuple[float, ...] = Field(description="test loss as it was, nats per token, every repeat")
+    would_be: tuple[float, ...] = Field(description="test loss as it would have been")
+    effect: Effect = Field(description="of the change on the test loss; negative: it is better")
+    updates: Had
+    reproduced: bool = Field(description="whether, without the change, the run's own bits came out")
+    same: bool = Field(description="whether the change left the model as it was, to the bit")
+    seconds: float = Field(default=0.0, ge=0, description="wall time")
+
+
+class ContributionsRecord(BaseModel):
+    """What every client of a round contributed: the test loss without its report, minus with it."""
+
+    model_config = _RECORD
+
+    kind: Literal["contributions"] = "contributions"
+    round: int = Field(ge=0)
+    was: tuple[float, ...] = Field(description="test loss as it was, nats per token, every repeat")
+    effects: dict[str, Effect] = Field(
+        description="client -> change of the test loss if it is left out; positive: it helped"
+    )
+    updates: Had
+    reproduced: bool = Field(description="whether, with all of them, the run's own bits came out")
+    seconds: float = Field(default=0.0, ge=0, description="wall time")
 
 
 class WarningRecord(BaseModel):
@@ -162,6 +222,8 @@ KnownRecord = (
     | RoundRecord
     | EvaluationRecord
     | ExplanationRecord
+    | WhatIfRecord
+    | ContributionsRecord
     | WarningRecord
     | ResumeRecord
     | EndRecord

@@ -3,11 +3,12 @@
     config.json                       resolved configuration, written once
     journal.jsonl                     what happened, the truth about everything below
     state/round-0012.safetensors      server state after a round, its hash in the journal
+    state/updates-0012.safetensors    what its clients reported, where that is kept
     clients/                          what clients keep (memory.py), hashes in the journal
     lock                              held by the writer (writer.py)
 
 A rewind is a ``resume`` record that names the round from which the run goes on.  For readers,
-rounds, evaluations and explanations of later rounds are void from that line on; decisions stay,
+rounds and what was said of later rounds are void from that line on; decisions stay,
 because a round that is run again is run as it was decided, without asking anybody again.
 
 Reading takes no lock and needs no torch, until a checkpoint is asked for.
@@ -39,6 +40,7 @@ from federation.runs.folder import (
 )
 from federation.runs.journal import Cursor, Entry
 from federation.runs.records import (
+    ContributionsRecord,
     DecisionRecord,
     EndRecord,
     EvaluationRecord,
@@ -49,6 +51,7 @@ from federation.runs.records import (
     StartRecord,
     UnknownRecord,
     WarningRecord,
+    WhatIfRecord,
 )
 from federation.training.memory import DiskMemory
 
@@ -79,6 +82,8 @@ class History:
     decisions: dict[int, DecisionRecord] = field(default_factory=dict)
     evaluations: list[EvaluationRecord] = field(default_factory=list)
     explanations: list[ExplanationRecord] = field(default_factory=list)
+    whatifs: list[WhatIfRecord] = field(default_factory=list)
+    contributions: list[ContributionsRecord] = field(default_factory=list)
     warnings: list[WarningRecord] = field(default_factory=list)
     highest: int = -1
     ended: EndRecord | None = None
@@ -97,6 +102,10 @@ class History:
                 self.evaluations.append(record)
             case ExplanationRecord():
                 self.explanations.append(record)
+            case WhatIfRecord():
+                self.whatifs.append(record)
+            case ContributionsRecord():
+                self.contributions.append(record)
             case WarningRecord():
                 self.warnings.append(record)
             case ResumeRecord():
@@ -111,10 +120,10 @@ class History:
         """The last committed round; -1 before round 0."""
         return next(reversed(self.rounds), -1)
 
-    def newest_checkpoints(self) -> list[RoundRecord]:
+    def newest_checkpoints(self, most: int = RETAINED) -> list[RoundRecord]:
         """List the rounds to which the run may be rewound, newest first."""
         newest_first = (self.rounds[n] for n in reversed(self.rounds))
-        return list(islice((record for record in newest_first if record.checkpoint), RETAINED))
+        return list(islice((record for record in newest_first if record.checkpoint), most))
 
     def _rewind(self, last: int) -> None:
         """Void what came of the rounds after ``last``."""
@@ -122,6 +131,8 @@ class History:
         self.rounds = {n: record for n, record in self.rounds.items() if n <= last}
         self.evaluations = [x for x in self.evaluations if x.round is None or x.round <= last]
         self.explanations = [x for x in self.explanations if x.round is None or x.round <= last]
+        self.whatifs = [x for x in self.whatifs if x.round + x.rounds - 1 <= last]
+        self.contributions = [x for x in self.contributions if x.round <= last]
 
 
 @dataclass(frozen=True)
@@ -327,6 +338,11 @@ def problems(path: str | Path) -> list[str]:
     must = {n: file for n, file in files.items() if n == max(files) or file.exists()}
     hashes = {file: rounds[n].checkpoint_sha256 for n, file in must.items()}
     hashes |= memory_after(path, run.history, run.history.last_round).files()
+    hashes |= {
+        file: rounds[n].updates_sha256
+        for n, file in updates_files(path, run.history).items()
+        if file.exists()
+    }
     hashes |= run.made
     found = [what for file, sha256 in hashes.items() if (what := _damage(file, sha256))]
     return found + [what for inner in _baselines(path) for what in problems(inner)]
@@ -341,6 +357,12 @@ def checkpoint_files(path: Path, history: History) -> dict[int, Path]:
     """Map every committed round that made a checkpoint to its file, which may be deleted by now."""
     made = ((n, record.checkpoint) for n, record in history.rounds.items())
     return {n: path / STATE / name for n, name in made if name}
+
+
+def updates_files(path: Path, history: History) -> dict[int, Path]:
+    """Map every committed round whose updates were kept to their file, which may be deleted now."""
+    kept = ((n, record.updates) for n, record in history.rounds.items())
+    return {n: path / STATE / name for n, name in kept if name}
 
 
 def _damage(path: Path, sha256: str | None) -> str | None:

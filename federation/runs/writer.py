@@ -1,6 +1,7 @@
 """The one writer of a run directory.
 
-A round is committed in this order: what clients keep, the checkpoint, the round record.  The
+A round is committed in this order: what clients keep, the checkpoint, the updates where they are
+kept, the round record.  The
 record's line is the commit point: files that no line names do not exist for anybody and are swept
 up when the writer comes back.  So a kill at any instant loses at most the round in flight, and
 what is run again starts from the same bits.  Whatever else belongs to a round (its decision, its
@@ -25,6 +26,7 @@ from federation.runs.folder import (
     checkpoints_in,
     made,
     read_config,
+    updates_in,
 )
 from federation.runs.journal import Entry, Journal
 from federation.runs.records import (
@@ -35,7 +37,7 @@ from federation.runs.records import (
     RoundRecord,
     WarningRecord,
 )
-from federation.runs.run import History, checkpoint_files, history_of, memory_after
+from federation.runs.run import RETAINED, History, checkpoint_files, history_of, memory_after
 
 if TYPE_CHECKING:
     from federation.tree import Tree
@@ -47,6 +49,8 @@ class Saved(NamedTuple):
     checkpoint: str
     checkpoint_sha256: str
     kept: dict[str, str]
+    updates: str | None = None
+    updates_sha256: str | None = None
 
 
 class RunWriter:
@@ -58,6 +62,8 @@ class RunWriter:
         memory: what clients keep; scattered into during a round, committed with its record.
         pinned: rounds whose checkpoints are to stay (the best one, say).  Not remembered across
             ``reopen``: pin again before the next round commits.
+        keep_updates: of how many of the newest rounds the clients' updates stay, and the
+            checkpoints before them.  Not remembered either.
     """
 
     def __init__(self, path: Path, lock: storage.Lock, journal: Journal, history: History) -> None:
@@ -65,6 +71,7 @@ class RunWriter:
         self.path = path
         self.history = history
         self.pinned: set[int] = set()
+        self.keep_updates = 0
         self.memory = memory_after(path, history, history.last_round)
         self._lock = lock
         self._journal = journal
@@ -111,6 +118,26 @@ class RunWriter:
                 whole.
             StorageError: if it cannot be read or written.
         """
+        writer = cls.amend(path)
+        try:
+            writer._resume()
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    @classmethod
+    def amend(cls, path: str | Path) -> "RunWriter":
+        """Take the lock of an existing run to add what was found out about it; nothing is rewound.
+
+        What its rounds came to, and how it ended, stays as it is.
+
+        Raises:
+            ConfigError: if there is no run at ``path``.
+            LockedError: if another process writes it.
+            CorruptError: if the journal or the configuration was changed.
+            StorageError: if it cannot be read or written.
+        """
         path = Path(path)
         read_config(path)
         lock = storage.lock(path)
@@ -121,7 +148,6 @@ class RunWriter:
             raise
         try:
             writer._check()
-            writer._resume()
         except BaseException:
             writer.close()
             raise
@@ -165,8 +191,13 @@ class RunWriter:
         path = checkpoint_files(self.path, self.history)[last]
         return tree_files.load_tree(path, self.history.rounds[last].checkpoint_sha256)
 
-    def checkpoint(self, round: int, state: "Tree") -> Saved:
+    def checkpoint(self, round: int, state: "Tree", updates: "Tree | None" = None) -> Saved:
         """Save the server state after a round.  It counts once the round's record is appended.
+
+        Args:
+            round: the round being run.
+            state: the server state after it.
+            updates: what its clients reported; kept if updates are.
 
         Raises:
             ValueError: if ``round`` is not the one being run.
@@ -175,7 +206,12 @@ class RunWriter:
         self._expect(round)
         name = f"round-{round:04d}.safetensors"
         sha256 = tree_files.save_tree(self.path / STATE / name, state, {"round": str(round)})
-        return Saved(name, sha256, dict(self.memory.written))
+        saved = Saved(name, sha256, dict(self.memory.written))
+        if updates is None or not self.keep_updates:
+            return saved
+        file = f"updates-{round:04d}.safetensors"
+        kept = tree_files.save_tree(self.path / STATE / file, updates, {"round": str(round)})
+        return saved._replace(updates=file, updates_sha256=kept)
 
     def append(self, record: Record) -> Entry:
         """Append a record.  A round record commits its round; the end record of a finished run is
@@ -225,12 +261,16 @@ class RunWriter:
             raise ValueError(f"round {round} cannot be committed: round {self.next_round} is next")
 
     def _clear_old(self) -> None:
-        """Delete checkpoints and memories that no rewind can need any more."""
-        retained = {record.round for record in self.history.newest_checkpoints()}
+        """Delete checkpoints, memories and updates that nobody can need any more."""
+        # The updates of a round are applied to the state before it.
+        most = max(RETAINED, self.keep_updates + 1)
+        retained = {record.round for record in self.history.newest_checkpoints(most)}
         if retained:
             self.memory.forget(min(retained))
             there = checkpoints_in(self.path / STATE)
             storage.remove(there[n] for n in there.keys() - retained - self.pinned)
+        oldest = self.history.last_round - self.keep_updates
+        storage.remove(x for n, x in updates_in(self.path / STATE).items() if n <= oldest)
 
     def _check(self) -> None:
         """Refuse a directory whose parts are not of one run."""

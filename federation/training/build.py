@@ -6,6 +6,7 @@ from torch import Tensor
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
 from federation.config import Config
+from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.specs import LocalWork, LoRASpec
 from federation.training.base import Base
@@ -27,10 +28,10 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
 
     Raises:
         ConfigError: if the algorithm or a setting of it is unknown, or it refuses the configured
-            work, or its reports cannot be protected or compressed as configured.
+            work, or its reports cannot be protected or compressed as configured, or it needs more
+            reports than clients are asked for one.
     """
-    name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
-    algorithm = catalogue.build(name, config.algorithm.settings)
+    algorithm = plain_algorithm(config)
     upload = config.upload
     if upload.noise is not None and upload.clip is not None:
         algorithm = transforms.add_noise(
@@ -43,8 +44,24 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
     if upload.bits is not None:
         algorithm = transforms.quantize(algorithm, upload.bits)
     algorithm.check(config.work)
+    if config.cohort.size < algorithm.quorum:
+        raise ConfigError(
+            f"algorithm.name = {config.algorithm.name!r} needs {algorithm.quorum} reports a round"
+            f" as it is set, and cohort.size is {config.cohort.size}; raise it, or lower"
+            " algorithm.byzantine"
+        )
     rehearsed(algorithm, torch.zeros(1), config.work)
     return algorithm
+
+
+def plain_algorithm(config: Config) -> Algorithm:
+    """Build the configured algorithm alone.
+
+    Raises:
+        ConfigError: if it, or a setting of it, is unknown.
+    """
+    name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
+    return catalogue.build(name, config.algorithm.settings)
 
 
 def rehearsed(algorithm: Algorithm, params: Tensor, work: LocalWork) -> Tree:

@@ -1,8 +1,8 @@
 """What clients keep between rounds: gathered into rows for a cohort, scattered back after it.
 
-Two memories with the same two methods: :class:`RamMemory` for tests and benchmarks and
-:class:`DiskMemory` for runs.  Both cost work only for the clients they are asked about, whatever
-the population.  Neither knows what is kept, or of what algorithm.
+Memories with the same two methods: :class:`RamMemory` for tests and benchmarks, :class:`DiskMemory`
+for runs, :class:`Overlay` for playing rounds of a run again.  They cost work only for the clients
+they are asked about, whatever the population.  None knows what is kept, or of what algorithm.
 
 Shape suffixes: C clients, P flat parameters.
 """
@@ -54,6 +54,37 @@ class RamMemory:
     def scatter(self, clients: Sequence[str], tree_C: "Tree") -> None:
         """Let each client keep its row.  See :class:`ClientMemory`."""
         self._kept.update(zip(clients, unstack(tree_C, len(clients)), strict=True))
+
+
+class Overlay:
+    """Memory that begins as another one and is written beside it: the other stays as it is."""
+
+    def __init__(self, below: ClientMemory, known: "Tree | None" = None) -> None:
+        """Start with what clients keep in another memory.
+
+        Args:
+            below: the other memory; only read.
+            known: what a client keeps there that has kept nothing yet, if another algorithm wrote
+                it: of its groups, those are taken that are asked for.
+        """
+        self._below = below
+        self._known = known
+        self._kept: dict[str, Tree] = {}
+
+    def gather(self, clients: Sequence[str], fresh: "Tree") -> "Tree":
+        """Stack what clients keep.  See :class:`ClientMemory`."""
+        return stack((self._one(client, fresh) for client in clients), len(clients), fresh)
+
+    def scatter(self, clients: Sequence[str], tree_C: "Tree") -> None:
+        """Let each client keep its row.  See :class:`ClientMemory`."""
+        self._kept.update(zip(clients, unstack(tree_C, len(clients)), strict=True))
+
+    def _one(self, client: str, fresh: "Tree") -> "Tree":
+        if client in self._kept:
+            return self._kept[client]
+        known = fresh if self._known is None else self._known
+        below_C = self._below.gather([client], known)
+        return {**fresh, **{group: x_C[0] for group, x_C in below_C.items() if group in fresh}}
 
 
 class Version(NamedTuple):

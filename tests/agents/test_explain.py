@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from agents.explain import NUMBER, Claim, as_text, explained, unsupported
 from federation.errors import ConfigError
-from federation.runs.records import RoundRecord
-from tests.agents.histories import history
+from federation.runs.records import ContributionsRecord, Effect, RoundRecord, WhatIfRecord
+from tests.agents.histories import history, seen
 
 
 def test_a_round_is_told_in_sentences():
@@ -65,3 +65,107 @@ def test_a_fact_that_is_not_there_cannot_be_cited():
 @pytest.mark.parametrize("text", ["accuracy rose by 12 points", "loss 2.75", "-0.3", "1e-3"])
 def test_numbers_are_found_wherever_they_stand(text):
     assert re.search(NUMBER, text)
+
+
+# --- What was tested ---------------------------------------------------------------------------
+
+
+def test_a_number_at_the_end_of_a_sentence_is_checked_too():
+    _, facts = explained(history([3.0, 2.5]), 1)
+    claim = Claim(kind="change", text="The loss came to 7.", cites=("loss@1",))
+    assert unsupported(claim, facts) == ["7 is in no cited fact"]
+    assert unsupported(claim.model_copy(update={"text": "The loss came to 2.50."}), facts) == []
+
+
+def what_if(change: dict, effect: Effect, **more) -> WhatIfRecord:
+    values = effect.values
+    return WhatIfRecord(
+        round=more.pop("round", 1),
+        rounds=more.pop("rounds", 1),
+        change=change,
+        was=(2.0,) * len(values),
+        would_be=tuple(2.0 + x for x in values),
+        effect=effect,
+        updates="kept",
+        reproduced=True,
+        same=False,
+    )
+
+
+SHOWN = Effect(mean=0.25, low=0.2, high=0.3, values=(0.25, 0.25))
+UNCLEAR = Effect(mean=0.25, low=-0.1, high=0.6, values=(0.5, 0.0))
+ONCE = Effect(mean=0.25, values=(0.25,))
+
+
+def test_a_cause_is_tested_once_a_what_if_took_it_back():
+    found = history([3.0, 2.7512], lrs=[0.01, 0.005])
+    found.add(what_if({"scale_lr": 2.0}, SHOWN))
+    claims, facts = explained(found, 1)
+    assert [claim.kind for claim in claims] == ["change", "decision", "tested"]
+    assert claims[-1].text == (
+        "Tested: with the client learning rate as in the round before, the test loss would have"
+        " been 2.2500 instead of 2.0000 nats per token, a difference between 0.2000 and 0.3000."
+    )
+    assert set(claims[-1].cites) <= facts.keys()
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        what_if({"scale_lr": 3.0}, SHOWN),
+        what_if({"scale_lr": 2.0, "steps": 4}, SHOWN),
+        what_if({"scale_lr": 2.0}, SHOWN, round=0),
+        what_if({"steps": 8}, SHOWN),
+    ],
+)
+def test_another_question_does_not_test_a_cause(test):
+    found = history([3.0, 2.7512], lrs=[0.01, 0.005])
+    found.add(test)
+    assert "hypothesis" in [claim.kind for claim in explained(found, 1)[0]]
+
+
+def test_an_interval_around_zero_shows_nothing_and_once_is_no_interval():
+    found = history([3.0, 2.5])
+    found.add(what_if({"clip": 1.0}, UNCLEAR))
+    found.add(what_if({"algorithm": "krum:byzantine=2"}, ONCE))
+    tested = {c.text: c for c in explained(found, 1)[0] if c.kind == "tested"}
+    clipped, krum = tested
+    assert clipped.startswith("Tested: with updates clipped, ")
+    assert clipped.endswith("between -0.1000 and 0.6000: no effect is shown.")
+    assert krum.startswith("Tested: with krum as algorithm, ") and "difference" not in krum
+
+
+def test_only_the_latest_answer_to_a_question_counts():
+    found = history([3.0, 2.5])
+    found.add(what_if({"clip": 1.0}, UNCLEAR))
+    found.add(what_if({"clip": 2.0}, SHOWN))
+    assert "no effect" not in as_text(explained(found, 1)[0])
+
+
+def shares(round: int = 1) -> ContributionsRecord:
+    effects = {"ward-a": ONCE, "ward-b": Effect(mean=-0.5, values=(-0.5,))}
+    return ContributionsRecord(
+        round=round, was=(2.0,), effects=effects, updates="kept", reproduced=True
+    )
+
+
+def test_clients_have_no_names_and_few_of_them_are_not_told_of():
+    found = history([3.0, 2.5])
+    found.add(what_if({"drop": ["ward-a"]}, SHOWN))
+    found.add(shares())
+    claims, facts = explained(found, 1)
+    assert "would have changed by -0.5000 to 0.2500." in as_text(claims)
+    assert "without some of the clients" in as_text(claims)
+    assert "ward" not in as_text(claims) + "".join(facts)
+    told = explained(found, 1, smallest=2)
+    assert "Tested" not in as_text(told[0])
+    assert not [name for name in told[1] if name.startswith(("whatif", "contribution"))]
+
+
+def test_what_was_tested_steers_nothing():
+    """The test set judges: a policy sees nothing of it."""
+    before = seen(history([3.0, 2.5]))
+    found = history([3.0, 2.5])
+    found.add(what_if({"clip": 1.0}, SHOWN))
+    found.add(shares())
+    assert seen(found).sha256 == before.sha256

@@ -15,12 +15,15 @@ from federation.runs.journal import Cursor, Journal
 from federation.runs.records import (
     KINDS,
     SCHEMA,
+    ContributionsRecord,
+    Effect,
     EndRecord,
     EvaluationRecord,
     RoundRecord,
     StartRecord,
     UnknownRecord,
     WarningRecord,
+    WhatIfRecord,
 )
 
 START = StartRecord(
@@ -36,6 +39,24 @@ RECORDS = [
     RoundRecord(round=0, clients=("a", "b"), missing={"ç": "lost"}, loss={"a": 1 / 3}, seconds=2.5),
     EvaluationRecord(round=0, subject="federated", metrics={"loss": 0.1}),
     WarningRecord(about="client", text='line\nbreak, "quote", \u2028, \U0001f600'),
+    WhatIfRecord(
+        round=0,
+        rounds=1,
+        change={"drop": ["ç"]},
+        was=(0.1, 0.2),
+        would_be=(0.1, math.inf),
+        effect=Effect(mean=math.inf, values=(0.0, math.inf)),
+        updates="retrained",
+        reproduced=True,
+        same=False,
+    ),
+    ContributionsRecord(
+        round=0,
+        was=(0.1,),
+        effects={"a": Effect(mean=0.1, values=(0.1,))},
+        updates="kept",
+        reproduced=True,
+    ),
     EndRecord(status="finished"),
 ]
 
@@ -130,7 +151,7 @@ def test_two_torn_lines_are_both_kept(path):
             file.write(b'{"seq":')
         Journal(path).close()
     assert {p.name for p in path.parent.glob("*torn*")} == {"journal.torn-1", "journal.torn-2"}
-    text = "recovered 6 records; 1 torn line saved as journal.torn-2"
+    text = f"recovered {len(RECORDS) + 1} records; 1 torn line saved as journal.torn-2"
     assert journal.read(path)[-1].record.text == text
 
 
@@ -222,7 +243,7 @@ def test_a_tail_notices_that_the_file_was_cut_or_changed_behind_it(path):
     with pytest.raises(CorruptError, match="the file was cut"):
         journal.tail(path, cursor)
     path.write_bytes(whole + whole.splitlines(keepends=True)[0])
-    with pytest.raises(CorruptError, match="record 5 is missing"):
+    with pytest.raises(CorruptError, match=f"record {len(RECORDS)} is missing"):
         journal.tail(path, cursor)
 
 

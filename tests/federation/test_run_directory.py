@@ -24,6 +24,7 @@ from federation.address import generator
 from federation.errors import ConfigError, CorruptError, LockedError, StorageError
 from federation.runs import journal, run, storage, tree_files
 from federation.runs.records import (
+    ContributionsRecord,
     DecisionRecord,
     EndRecord,
     EvaluationRecord,
@@ -51,6 +52,7 @@ def train(
     with RunWriter.reopen(path) if there else RunWriter.create(path, CONFIG_JSON) as writer:
         if writer.history.start is None:
             writer.append(start(writer))
+        writer.keep_updates = 2
         state = writer.load() or {"params": torch.ones(P), "momentum": torch.zeros(P)}
         for number in range(writer.next_round, rounds):
             state = one_round(writer, number, state, policy or drawn)
@@ -89,7 +91,7 @@ def one_round(writer: RunWriter, number: int, state, policy) -> dict[str, torch.
     state = {"params": state["params"] + momentum, "momentum": momentum}
     loss = float(state["params"].square().sum())
     writer.append(EvaluationRecord(round=number, subject="federated", metrics={"loss": loss}))
-    saved = writer.checkpoint(number, state)
+    saved = writer.checkpoint(number, state, {"report/delta": delta_C})
     writer.append(
         RoundRecord(round=number, clients=clients, bytes_up=10, bytes_down=20, **saved._asdict())
     )
@@ -343,7 +345,7 @@ def damage(path: Path) -> None:
 
 
 def newest_checkpoint(path: Path) -> Path:
-    return max((path / "state").glob("*.safetensors"))
+    return max((path / "state").glob("round-*.safetensors"))
 
 
 @pytest.mark.parametrize("bad", [1, 2])
@@ -497,6 +499,43 @@ def test_three_checkpoints_and_the_pinned_stay(tmp_path):
     there = sorted(path.name for path in (tmp_path / "run" / "state").iterdir())
     assert there == [f"round-{n:04d}.safetensors" for n in (1, 4, 5, 6)]
     assert run.problems(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(("keep", "states"), [(1, (4, 5, 6)), (5, (1, 2, 3, 4, 5, 6))])
+def test_the_updates_of_the_newest_rounds_stay_and_the_states_before_them(keep, states, tmp_path):
+    path = tmp_path / "run"
+    with RunWriter.create(path, CONFIG_JSON) as writer:
+        writer.append(start(writer))
+        writer.keep_updates = keep
+        state = {"params": torch.ones(P), "momentum": torch.zeros(P)}
+        for number in range(7):
+            state = one_round(writer, number, state, drawn)
+    there = sorted(file.name for file in (path / "state").iterdir())
+    wanted = [f"round-{n:04d}.safetensors" for n in states]
+    assert there == wanted + [f"updates-{n:04d}.safetensors" for n in range(7 - keep, 7)]
+    assert run.problems(path) == []
+    first = run.updates_files(path, Run.open(path).history)[7 - keep]
+    damage(first)
+    assert run.problems(path) == [f"{first} is damaged: its hash is not the recorded one"]
+
+
+def test_what_is_found_out_later_changes_nothing_of_a_run(copy, undisturbed):
+    found = ContributionsRecord(
+        round=4, was=(1.0,), effects={}, updates="kept", reproduced=True, seconds=2.0
+    )
+    with RunWriter.amend(copy) as writer:
+        writer.append(found)
+        with pytest.raises(LockedError, match="is being written by"):
+            RunWriter.amend(copy)
+    assert outcome(copy) == undisturbed
+    assert Run.open(copy).history.contributions == [found]
+    train(copy, ROUNDS)  # reopens it
+    assert Run.open(copy).history.contributions == [found]
+    assert outcome(copy) == undisturbed
+    damage(newest_checkpoint(copy))
+    train(copy, ROUNDS)
+    assert Run.open(copy).history.contributions == [], "its round was run again since"
+    assert outcome(copy) == undisturbed
 
 
 def test_what_was_decided_is_not_decided_again(copy):

@@ -84,6 +84,16 @@ CASES: dict[str, Case] = {
     "fednova(prox)": Case(lambda: catalogue.fednova(mu=0.3)),
     "diloco": Case(lambda: catalogue.diloco()),
     "diloco(1, 0)": Case(lambda: catalogue.diloco(server_lr=1.0, momentum=0.0), plain=True),
+    "median": Case(lambda: catalogue.median(), weighted=False, plain=True),
+    "trimmedmean": Case(lambda: catalogue.trimmedmean(trim=0.3), weighted=False, plain=True),
+    "krum": Case(lambda: catalogue.krum(byzantine=0), weighted=False),
+    "multikrum": Case(lambda: catalogue.multikrum(byzantine=0, selected=2), weighted=False),
+    "int8(top_k(clip(median)))": Case(
+        lambda: transforms.quantize(
+            transforms.top_k(transforms.clip_updates(catalogue.median(), 0.5), 0.4), 8
+        ),
+        weighted=False,
+    ),
     "local": Case(lambda: catalogue.local(), plain=True),
     "clip": Case(lambda: transforms.clip_updates(catalogue.fedavg(), 0.5)),
     "clip(scaffold)": Case(

@@ -153,3 +153,51 @@ def coefficients(steps: int, momentum: float, lr_mu: float) -> np.ndarray:
         velocity[k] += 1
         moved = moved + velocity
     return moved
+
+
+def deltas(story: Story, cohort: dict[str, int], w: Vector) -> list[Vector]:
+    return [sgd(story, name, w, steps, nothing) - w for name, steps in cohort.items()]
+
+
+def robust(story: Story, aggregate: Callable[[list[Vector]], Vector]) -> Vector:
+    """Yin et al., algorithm 1, and Blanchard et al., equation 1, with changes for gradients."""
+    w = story.start
+    for cohort in story.rounds:
+        w = w + aggregate(deltas(story, cohort, w))
+    return w
+
+
+def median(vectors: list[Vector]) -> Vector:
+    """Yin et al., definition 1: g_k is the (usual, one-dimensional) median of x_k^i."""
+    out = np.zeros_like(vectors[0])
+    for k in range(len(out)):
+        values = sorted(vector[k] for vector in vectors)
+        m = len(values)
+        out[k] = values[m // 2] if m % 2 else (values[m // 2 - 1] + values[m // 2]) / 2
+    return out
+
+
+def trimmed_mean(vectors: list[Vector], beta: float) -> Vector:
+    """Yin et al., definition 2: the largest and smallest beta fraction of x_k^i is removed."""
+    m, out = len(vectors), np.zeros_like(vectors[0])
+    removed = round(beta * m)
+    for k in range(len(out)):
+        kept = sorted(vector[k] for vector in vectors)[removed : m - removed]
+        out[k] = sum(kept) / ((1 - 2 * beta) * m)
+    return out
+
+
+def krum_scores(vectors: list[Vector], f: int) -> list[float]:
+    """Blanchard et al., section 4: s(i) = sum over the n - f - 2 closest of |V_i - V_j|^2."""
+    n, scores = len(vectors), []
+    for i in range(n):
+        away = sorted(float(((vectors[i] - vectors[j]) ** 2).sum()) for j in range(n) if j != i)
+        scores.append(sum(away[: n - f - 2]))
+    return scores
+
+
+def multi_krum(vectors: list[Vector], f: int, m: int) -> Vector:
+    """Blanchard et al.: the mean of the m vectors of lowest score; m = 1 is Krum."""
+    scores = krum_scores(vectors, f)
+    best = sorted(range(len(vectors)), key=scores.__getitem__)[:m]
+    return sum(vectors[i] for i in best) / m

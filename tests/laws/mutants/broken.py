@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from federation.address import generator
-from federation.algorithms import catalogue, packing, servers, transforms
+from federation.algorithms import catalogue, packing, robust, servers, transforms
 from federation.algorithms.algorithm import Algorithm, fedavg, uniform_mean
 from federation.plan import RoundPlan
 from federation.tree import Tree
@@ -23,6 +23,7 @@ intact_add_noise = transforms.add_noise
 intact_gaussian = transforms.gaussian
 intact_dither = transforms.dither
 intact_local = catalogue.local
+intact_krum_order = robust.krum_order
 
 # ------------------------------------------------------------- engines
 
@@ -177,6 +178,28 @@ def steps_alone(steps: int, work: object, mu: float) -> float:
 
 def local_that_forgets() -> Algorithm:
     return replace(intact_local(), start=lambda sent, kept_C, C: sent["params"].expand(C, -1))
+
+
+# ------------------------------------------------------------- robust combines
+
+
+def lower_median(left_out: Callable[[int], int]) -> Callable[[Tree, Tensor], Tree]:
+    def combine(report_C: Tree, weight_C: Tensor) -> Tree:
+        return {group: x_C.median(dim=0).values for group, x_C in report_C.items()}
+
+    return combine
+
+
+def krum_of_all_neighbours(report_C: Tree, clients: int, byzantine: int) -> list[int]:
+    return intact_krum_order(report_C, clients, -1)
+
+
+def krum_of_the_first_on_a_tie(report_C: Tree, clients: int, byzantine: int) -> list[int]:
+    delta_C = report_C["delta"]
+    away_CC = torch.cdist(delta_C, delta_C, compute_mode=robust.EXACT).square()
+    away_CC = away_CC.fill_diagonal_(torch.inf).sort(dim=1).values
+    score_C = away_CC[:, : clients - byzantine - 2].sum(dim=1)
+    return score_C.argsort(stable=True).tolist()
 
 
 # ------------------------------------------------------------- wrappers

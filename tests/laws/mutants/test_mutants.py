@@ -7,14 +7,14 @@ from unittest.mock import patch
 
 import pytest
 
-from federation.algorithms import servers
+from federation.algorithms import catalogue, servers
 from federation.algorithms.algorithm import any_work
 from federation.errors import QuorumError
 from tests.federation import test_transforms
 from tests.laws import laws
 from tests.laws.mutants import broken
 from tests.laws.toy_world import CASES, toy_world
-from tests.papers import test_equations, test_flower_parity
+from tests.papers import loops, test_equations, test_flower_parity, test_robust
 from tests.papers.equations import agrees, scaffold_controls_agree
 
 
@@ -45,6 +45,14 @@ SERVERS, WRAPPERS, PACKING = (
     "federation.algorithms.transforms",
     "federation.algorithms.packing",
 )
+
+ROBUST = "federation.algorithms.robust"
+
+
+def median_agrees() -> None:
+    """Build the median when the check runs, so that mutants reach it."""
+    test_robust.agrees(catalogue.median(), loops.median)
+
 
 MUTANTS: dict[str, Mutant] = {
     "loss averaged over clients": Mutant(
@@ -146,6 +154,19 @@ MUTANTS: dict[str, Mutant] = {
         f"{ALGORITHMS}.local",
         broken.local_that_forgets,
         test_equations.test_local_clients_train_alone_and_the_server_stays,
+    ),
+    "median of an even number is the lower": Mutant(
+        f"{ROBUST}.coordinatewise", broken.lower_median, median_agrees
+    ),
+    "krum counts every neighbour": Mutant(
+        f"{ROBUST}.krum_order",
+        broken.krum_of_all_neighbours,
+        test_robust.test_krum_counts_only_the_closest,
+    ),
+    "krum prefers the first on a tie": Mutant(
+        f"{ROBUST}.krum_order",
+        broken.krum_of_the_first_on_a_tie,
+        test_robust.test_two_nearest_neighbours_tie_and_no_order_decides,
     ),
     "clip over the whole stack": Mutant(
         f"{WRAPPERS}.row_norms",
