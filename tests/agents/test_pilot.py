@@ -29,7 +29,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def config(world: World, rounds: int = 6, **pilot: object) -> Config:
     table = {"policy": "null", "bounds": {"lr": [1e-3, 0.1], "steps": [1, 4]}} | pilot
-    plain = Config.from_toml(world.config, [f"rounds={rounds}"])
+    plain = Config.from_toml(world.config, [f"rounds={rounds}", "engine.chunk=2"])
     return plain.model_copy(update={"pilot": table})
 
 
@@ -149,7 +149,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(policy, world, tmp_path
 
 def test_a_pilot_that_keeps_everything_trains_what_the_rules_train(world, tmp_path):
     cache = world.folder / "cache"
-    plain = Config.from_toml(world.config, ["rounds=3"])
+    plain = Config.from_toml(world.config, ["rounds=3", "engine.chunk=2"])
     by_rule = experiment.run_experiment(plain, tmp_path / "rule", cache=cache)
     fixed = plain.model_copy(update={"pilot": {"policy": "fixed"}})
     steered = run_experiment(fixed, tmp_path / "fixed", cache=cache)
