@@ -34,7 +34,7 @@ from federation.training.local import Task
 from federation.training.lora import LoRA
 from federation.training.memory import RamMemory
 
-RATES = (3e-3, 6e-3, 1e-2)  # learning rates of the adaptation
+RATES = (1e-3, 2e-3, 3e-3, 6e-3)  # learning rates of the adaptation
 
 
 def bits_per_byte(base: Base, tokens: Tokens, rows: np.ndarray) -> float:

@@ -123,9 +123,9 @@ DOLLY = Study(
 arXiv:2305.05644): about 1,490 instructions each, of one to three of the eight categories. Two
 clients, drawn by the seed, are held out whole; the other eight all train in every round. The global
 test is FedIT's: ten instructions of each category. Losses count the response alone. *fedavg, sgd*
-is there because scaffold is defined for plain SGD: compare these two. `nano` read Dolly once in
-pre-training, except the global test: losses on clients' rows start from a model that has met them,
-which is the same for every arm.""",
+is there because scaffold is defined for plain SGD: compare these two. `nano` read Dolly some six
+times in pre-training, except the global test: losses on clients' rows start from a model that has
+met them, which is the same for every arm.""",
     rows=lambda data, seed, arm: sources.dolly(data),
     table={
         "rounds": 10,
