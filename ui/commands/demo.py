@@ -14,7 +14,8 @@ STORY = """\
 with one right answer.  Together they teach the same frozen language model: every organisation
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
-model on everybody's text.
+model on everybody's text.  A pilot decides by rule what a round should be; no language model is
+connected (one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL).
 """
 
 
@@ -22,7 +23,9 @@ def main(args: Namespace) -> int:
     """Say what is done, and do it."""
     config = Config.from_toml(SETTINGS, args.overrides)
     print(story(config), file=sys.stderr)
-    return start(config, args, chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2)))
+    code = start(config, args, chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2)))
+    print(f"why      fedpilot explain {args.directory}")
+    return code
 
 
 def story(config: Config) -> str:
