@@ -120,7 +120,7 @@ def build_policy(name: str, knobs: int, spec: PilotSpec | None = None) -> Policy
         return asking(name, knobs, spec)
     if name not in POLICIES:
         there = ", ".join([*POLICIES, *(ASKING if spec else ())])
-        raise ConfigError(f"pilot.policy {name!r} is unknown; there are {there}")
+        raise ConfigError(f"pilot.policy: {name!r} is unknown; there are {there}")
     if POLICIES[name] is CMAES and knobs < 2:
         raise ConfigError(
             "pilot.policy 'optimizer:cmaes' needs two open knobs: add to pilot.bounds"

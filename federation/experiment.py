@@ -30,7 +30,7 @@ from federation.runs.folder import ADAPTER, BASELINES
 from federation.runs.peft_files import load_adapter, save_adapter
 from federation.runs.records import EvaluationRecord
 from federation.runs.run import History, Run
-from federation.runs.writer import RunWriter
+from federation.runs.writer import RunWriter, refuse_used
 from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, check_sequences, load_base
 from federation.training.build import (
@@ -159,9 +159,13 @@ def run_experiment(
         StorageError: if the disk is full; what was committed stays and can be resumed.
     """
     watch = watch or Watch()
+    refuse_used(Path(out))  # before a model is loaded
     config = resolved(config, base_dir or Path.cwd())
     watch.phase("loading model and data")
     setup = replace(set_up(config, base_dir, cache), planning=planning)
+    if cut := setup.data.corpus.report.cut_responses:
+        longest, n = config.data.max_tokens, len(setup.data.corpus.tokens)
+        watch.phase(f"{cut:,} of {n:,} responses are cut: data.max_tokens is {longest}")
     return write(setup, Path(out), watch)
 
 

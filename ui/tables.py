@@ -4,9 +4,11 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from pydantic import JsonValue
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -18,11 +20,19 @@ from ui.results import NAMES, Row, asked, baselines, compared, mean, own_subject
 PIPE_WIDTH = 160  # of a table that goes to a file or another program
 HIGHER_IS_BETTER = ("exact_match", "choice_accuracy", "rouge_l")
 HEADINGS = {
+    "nll": "loss",
     "exact_match": "exact match",
     "choice_accuracy": "choice accuracy",
     "rouge_l": "ROUGE-L",
-    "nll": "loss",
 }
+MEASURES: tuple[tuple[str, Callable[[Row], Mapping[str, float]], str], ...] = (
+    ("on everybody's test", lambda row: row.test, ""),
+    ("on a client's own test", lambda row: row.clients, ""),
+    ("there, worst decile", lambda row: row.clients, "_worst_decile"),
+)
+"""Title, where the figures are, what their names end in."""
+COSTS = ("sent to clients", "sent by clients", "seconds of training")
+WIDE = 120  # columns that the whole list of runs takes
 
 
 def out() -> Console:
@@ -39,27 +49,30 @@ def print_json(value: JsonValue) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
 
 
+def plain(**words: Any) -> Table:
+    """Begin a table that spends no width on lines."""
+    return Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False, **words)
+
+
 def results(run: Run) -> Table:
-    """Put the models of a run side by side."""
-    rows = compared(run)
-    quality = next((m for m in HIGHER_IS_BETTER if any(m in row.test for row in rows)), None)
-    judged = quality or "nll"
-    table = Table(caption=caption(run, judged), caption_justify="left", title_justify="left")
-    table.add_column("model", no_wrap=True)
-    headings = ["loss, nats per token", *([HEADINGS[quality]] if quality else [])]
-    headings += [
-        f"worst decile of clients, {HEADINGS[judged]}",
-        "bytes down",
-        "bytes up",
-        "seconds",
-    ]
-    for heading in headings:
-        table.add_column(heading, justify="right")
-    for row in rows:
-        cells = [figure(row.test, "nll"), *([figure(row.test, quality)] if quality else [])]
-        cells += [figure(row.clients, f"{judged}_worst_decile"), *cost(row)]
+    """Put the models of a run side by side, a column each, so that it fits a narrow terminal."""
+    models = compared(run)
+    table = plain(caption=caption(run), caption_justify="left")
+    table.add_column("", no_wrap=True)
+    for row in models:
         style = "bold" if row.subject == "federated" else ""
-        table.add_row(NAMES[row.subject], *cells, style=style)
+        table.add_column(NAMES[row.subject], justify="right", style=style, min_width=9)
+    for title, figures, suffix in MEASURES:
+        names = [n for n in HEADINGS if any(f"{n}{suffix}" in figures(row) for row in models)]
+        if names:
+            table.add_row(title, style="dim")
+        for name in names:
+            cells = [figure(figures(row), f"{name}{suffix}") for row in models]
+            table.add_row(f"  {HEADINGS[name]}", *cells)
+    table.add_row("what it cost", style="dim")
+    costs = [cost(row) for row in models]
+    for i, heading in enumerate(COSTS):
+        table.add_row(f"  {heading}", *(cells[i] for cells in costs))
     return table
 
 
@@ -78,56 +91,75 @@ def cost(row: Row) -> list[str]:
     return [text or "-" for text in (*sizes, seconds)]
 
 
-def caption(run: Run, judged: str) -> Text:
+def caption(run: Run) -> Text:
     """Explain what could be misread."""
     wanted = asked(run)
-    direction = "lower" if judged == "nll" else "higher"
-    lines = [f"global test set; {HEADINGS[judged]}: {direction} is better"]
+    lines = ["loss in nats per token: lower is better; all others: higher"]
     unseen = run.figures("unseen")
-    metric = judged if any(judged in metrics for metrics in unseen.values()) else "nll"
+    quality = (m for m in HIGHER_IS_BETTER if any(m in metrics for metrics in unseen.values()))
+    metric = next(quality, "nll")
     if unseen:
         shown = (f"{NAMES[s]} {figure(unseen[s], metric)}" for s in NAMES if s in unseen)
         lines.append(f"clients never trained on, {HEADINGS[metric]}: {', '.join(shown)}")
     if "local" in baselines(run):
-        lines.append("each client alone: mean over the clients' own models; nothing travels")
+        lines.append("each client alone: the clients' own models; nothing travels")
     if "centralised" in baselines(run):
         lines.append("centralised: one model on everybody's text, which would have to travel")
     lines.append(f"{wanted.algorithm}, {len(run.history.rounds)} of {wanted.rounds} rounds")
     return Text("\n".join(lines))
 
 
-def overview(found: Sequence[dict[str, JsonValue]]) -> Table:
-    """List runs."""
-    table = Table()
-    table.add_column("run", no_wrap=True)
-    table.add_column("status", no_wrap=True)
-    table.add_column("algorithm")
-    for heading in ("rounds", "tokens", "in training", "base", "loss", "exact", "up", "seconds"):
-        table.add_column(heading, justify="right")
+def overview(found: Sequence[dict[str, JsonValue]], width: int) -> Table:
+    """List runs, with all their figures where the terminal is wide enough."""
+    table = plain()
+    table.add_column("run", overflow="fold")
+    shown = [name for name, always in COLUMNS.items() if always or width >= WIDE]
+    for name in shown:
+        words = name in ("status", "algorithm")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "status")
     for run in found:
-        table.add_row(*(str(cell) for cell in overview_cells(run)))
+        cells = overview_cells(run)
+        table.add_row(str(run["path"]), *(cells.get(name, "") for name in shown))
     return table
 
 
-def overview_cells(run: dict[str, JsonValue]) -> list[str]:
-    """Write one run of the list."""
-    name, status = str(run["path"]), str(run["status"])
+COLUMNS = {
+    "status": True,
+    "algorithm": True,
+    "rounds": True,
+    "tokens": False,
+    "in training": False,
+    "base": False,
+    "loss": True,
+    "exact": True,
+    "up": False,
+    "seconds": True,
+}
+"""Of the list of runs: whether a narrow terminal has it, too."""
+
+
+def overview_cells(run: dict[str, JsonValue]) -> dict[str, str]:
+    """Write one run of the list, by column."""
+    status = str(run["status"])
     if status == "damaged":
-        return [name, status, str(run["problem"])]
+        return {"status": f"{status}: {run['problem']}"}
     metrics = run["evaluation"]
     figures = metrics if isinstance(metrics, dict) else {}
     own = str(run["subject"])
-    cells = [
-        number(figures, *where) for where in (("base", "nll"), (own, "nll"), (own, "exact_match"))
-    ]
     loss, up, seconds = run["training_loss"], run["bytes_up"], run["seconds"]
     assert isinstance(up, int) and isinstance(seconds, int | float)
-    done = [
-        f"{run['rounds']}/{run['rounds_planned']}",
-        f"{run['tokens']:,}",
-        f"{loss:.3f}" if isinstance(loss, float) else "-",
-    ]
-    return [name, status, str(run["algorithm"]), *done, *cells, size_text(up), f"{seconds:,.1f}"]
+    return {
+        "status": status,
+        "algorithm": str(run["algorithm"]),
+        "rounds": f"{run['rounds']}/{run['rounds_planned']}",
+        "tokens": f"{run['tokens']:,}",
+        "in training": f"{loss:.3f}" if isinstance(loss, float) else "-",
+        "base": number(figures, "base", "nll"),
+        "loss": number(figures, own, "nll"),
+        "exact": number(figures, own, "exact_match"),
+        "up": size_text(up),
+        "seconds": f"{seconds:,.1f}",
+    }
 
 
 def number(figures: Mapping[str, JsonValue], subject: str, metric: str) -> str:
@@ -141,20 +173,9 @@ def rounds(run: Run, last: int = 10) -> Table:
     """Show the last rounds."""
     shown = run.rounds[-last:]
     title = "rounds" if len(shown) == len(run.rounds) else f"the last {len(shown)} rounds"
-    table = Table(title=title, title_justify="left")
-    headings = (
-        "round",
-        "clients",
-        "missing",
-        "loss",
-        "test loss",
-        "tokens",
-        "down",
-        "up",
-        "seconds",
-    )
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table = plain(title=title, title_justify="left")
+    for heading in ("round", "clients", "lost", "loss", "test", "tokens", "down", "up", "seconds"):
+        table.add_column(heading, justify="right", no_wrap=True)
     own = own_subject(run)
     for x in shown:
         record, loss = x.record, mean(x.record.loss)

@@ -182,9 +182,9 @@ def _table(report: HeterogeneityReport, limit: int) -> "Table":
     )
     table = Table(title=title, caption=_caption(report), caption_justify="left")
     table.add_column("client", overflow="fold")
-    for heading in ("examples", "tokens", "effective number", "JSD bits"):
-        table.add_column(heading, justify="right")
-    table.add_column(f"mostly ({report.kind})", overflow="ellipsis", no_wrap=True)
+    for heading in ("examples", "tokens", "values", "apart"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(f"mostly ({report.kind})", overflow="fold")
     shares, divergence, effective = report.shares, report.divergence, report.effective_labels
     for i in shown:
         table.add_row(
@@ -201,8 +201,10 @@ def _table(report: HeterogeneityReport, limit: int) -> "Table":
 def _caption(report: HeterogeneityReport) -> str:
     overall = effective_number(report.population)
     return (
-        f"{spread(report)}; {report.kind}: {overall:.1f} effective values overall; mean"
-        f" Jensen-Shannon divergence to the population {report.mean_divergence:.3f} bits"
+        f"{spread(report)}\n"
+        f"values: effective number of different {report.kind}s, 2^entropy; {overall:.1f} overall\n"
+        "apart: Jensen-Shannon divergence of a client's mix to everybody's, 0 (alike) to 1 bit;"
+        f" {report.mean_divergence:.3f} in the mean"
     )
 
 

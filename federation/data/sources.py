@@ -204,9 +204,10 @@ def _read_csv(name: str, path: Path, text: TextUnit) -> Iterator[tuple[int, Row]
                 continue
             number += 1
             if len(cells) != len(header):
+                todo = "separate cells by commas" if len(header) == 1 else "mend the row"
                 raise DataError(
                     f"{name} row {number} (line {reader.line_num}): has {len(cells)} cells, "
-                    f"the header has {len(header)}; mend the row"
+                    f"the header has {len(header)}; {todo}"
                 )
             yield number, dict(zip(header, cells, strict=True))
     except csv.Error as error:
@@ -218,6 +219,9 @@ def _csv_header(name: str, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
     if "" in header or len(set(header)) < len(header):
         raise DataError(f"{name}: column names must be present and differ, got {header}")
+    other = next((sign for sign in (";", "\t", "|") if sign in header[0]), None)
+    if len(header) == 1 and other:
+        raise DataError(f"{name}: cells are separated by {other!r}; write it with commas")
     return header
 
 

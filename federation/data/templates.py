@@ -101,7 +101,8 @@ def parse_template(source: str, option: str) -> Template:
 def _field(row: Mapping[str, object], field: str, origin: str) -> object:
     if field not in row:
         has = ", ".join(row) or "nothing"
-        raise DataError(f"{origin}: has no field {field!r}; it has {has}")
+        todo = "give it one, or leave the row out"
+        raise DataError(f"{origin}: has no field {field!r}; it has {has}; {todo}")
     return row[field]
 
 
@@ -230,10 +231,10 @@ class Templates:
         used += [("data.clients.label", self.label)] if self.label else []
         for option, field in used:
             if field not in fields:
-                near = get_close_matches(field, fields, cutoff=0.5) or list(fields)
-                raise ConfigError(
-                    f"{option}: no row has a field {field!r}; did you mean {' or '.join(near)}?"
-                )
+                near = get_close_matches(field, fields, cutoff=0.5)
+                there = "there are " + ", ".join(fields)
+                hint = f"did you mean {' or '.join(near)}?" if near else there
+                raise ConfigError(f"{option}: no row has a field {field!r}; {hint}")
 
     def render(self, row: Mapping[str, object], origin: str) -> Example:
         """Render one row.  Trailing white space of the prompt is dropped: an optional field that is

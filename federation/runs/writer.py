@@ -90,13 +90,13 @@ class RunWriter:
             StorageError: if it cannot be written.
         """
         path = Path(path)
-        _refuse_used(path)
+        refuse_used(path)
         with storage.explained(path):
             path.mkdir(parents=True, exist_ok=True)
         storage.sync_directory(path.parent)
         lock = storage.lock(path)
         try:
-            _refuse_used(path)
+            refuse_used(path)
             storage.atomic_write(path / CONFIG, config_json.encode())
             return cls._opened(path, lock)
         except BaseException:
@@ -325,7 +325,7 @@ class RunWriter:
         return None
 
 
-def _refuse_used(path: Path) -> None:
+def refuse_used(path: Path) -> None:
     """Refuse a directory in which anything stands but the traces of a run that never began.
 
     Raises:

@@ -167,12 +167,19 @@ def loading(name: str) -> Iterator[None]:
         ConfigError: with the first line of it.
     """
     from safetensors import SafetensorError
+    from transformers.utils import logging
 
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # loading a small model is no event
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"model.base: cannot load {name!r}: {reason}") from error
+        reason = str(error).strip().splitlines()[0].rstrip(" :.")
+        todo = "give 'nano', the folder of a causal language model, or a hub id within reach"
+        raise ConfigError(f"model.base: cannot load {name!r}: {reason}; {todo}") from error
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def prepare(

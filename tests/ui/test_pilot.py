@@ -38,5 +38,5 @@ def test_a_round_that_is_not_there_is_refused(call: Call, piloted: Path):
 def test_a_wrong_pilot_is_refused(call: Call, world: World, tmp_path: Path):
     config = tmp_path / "wrong.toml"
     config.write_text(world.config.read_text() + '[pilot]\npolicy = "guess"\n')
-    call("run", config, "--out", tmp_path / "x").refused(2, "pilot.policy 'guess' is unknown")
+    call("run", config, "--out", tmp_path / "x").refused(2, "pilot.policy: 'guess' is unknown")
     assert not (tmp_path / "x").exists()

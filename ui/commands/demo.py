@@ -6,11 +6,12 @@ from itertools import chain
 from pathlib import Path
 
 from federation.config import Config
+from federation.data.organisations import organisations
 from ui.commands.running import numbered, start
 
 SETTINGS = Path(__file__).parents[1] / "demo.toml"
 STORY = """\
-{clients} invented organisations (banks, hospitals, railways, ...) hold private questions, each
+{clients} invented organisations ({who}) hold private questions, each
 with one right answer.  Together they teach the same frozen language model: every organisation
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
@@ -30,4 +31,6 @@ def main(args: Namespace) -> int:
 
 def story(config: Config) -> str:
     """Tell a newcomer what will happen."""
-    return STORY.format(clients=config.data.count, rounds=config.rounds, size=config.cohort.size)
+    count, rounds, size = config.data.count, config.rounds, config.cohort.size
+    who = ", ".join(one.id for one in organisations(config.seed, count, total=config.data.examples))
+    return STORY.format(clients=count, who=who, rounds=rounds, size=size)

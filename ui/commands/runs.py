@@ -23,7 +23,8 @@ def main(args: Namespace) -> int:
     if args.json:
         tables.print_json(list(found))
     elif found:
-        tables.out().print(tables.overview(found))
+        console = tables.out()
+        console.print(tables.overview(found, console.width))
     else:
         print(f"no runs in {folder}; start one with: fedpilot demo")
     return 0
