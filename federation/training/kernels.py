@@ -114,7 +114,7 @@ class LinearNLL(torch.autograd.Function):
     pass also computes the gradients and the ``(N, V)`` logits never exist as a whole.
     """
 
-    SLICE = 1024  # positions at a time: a slice of logits should stay in cache
+    SLICE = 256  # positions at a time: a slice of logits should stay in cache
 
     @staticmethod
     def forward(
