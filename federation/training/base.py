@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from federation.errors import ConfigError
 from federation.training import grafts, kernels
+from federation.training.packing import pack, read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -219,21 +220,14 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
     exactly its own gradient, and a mean would divide it by C.
     """
     C = len(batch.count_C)
-    # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    states = supervised_states(base, batch)
     if not base.plain_head:
-        logits = base.model(input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False).logits.flatten(
-            0, 1
-        )[batch.where]
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        nll = F.cross_entropy(logits.to(wide), batch.target, reduction="none")
+        wide = torch.promote_types(states.dtype, torch.float32)
+        nll = F.cross_entropy(states.to(wide), batch.target, reduction="none")
         return nll.new_zeros(C).index_add(0, batch.client, nll) / batch.count_C.clamp(min=1)
-    hidden = base.model.base_model(
-        input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False
-    ).last_hidden_state
-    selected = hidden.flatten(0, 1).index_select(0, batch.where)
     scale = 1.0 / batch.count_C.clamp(min=1).to(torch.promote_types(base.dtype, torch.float32))
     return kernels.LinearNLL.apply(
-        selected,
+        states,
         base.head.weight,
         base.head.bias,
         batch.target,
@@ -241,3 +235,16 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
         batch.client,
         C,
     )
+
+
+def supervised_states(base: Base, batch: "Batch") -> Tensor:
+    """Return hidden states (or else logits) at predicting positions, ``(S, ...)``."""
+    if "packing" in base.grafts:
+        return read(base.model, pack(batch), logits=not base.plain_head)
+    ids = batch.ids_CBT.flatten(0, 1)
+    # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    if base.plain_head:
+        states = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    else:
+        states = base.model(input_ids=ids, use_cache=False).logits
+    return states.flatten(0, 1).index_select(0, batch.where)

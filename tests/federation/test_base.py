@@ -1,5 +1,7 @@
 """Loading a base model, and its loss on a batch of several clients."""
 
+import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +42,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_folder_is_loaded_frozen(folder: Path) -> None:
     base = load_base(str(folder), "float32")
-    assert base.grafts == ("attention", "norm", "mlp")
+    assert base.grafts == ("attention", "norm", "mlp", "packing", "layer")
     assert base.plain_head
     assert base.dtype == torch.float32
     assert not base.model.training
@@ -165,3 +167,12 @@ def test_client_without_supervised_tokens_has_no_loss(kind: str) -> None:
     silent = Tokens(tokens.ids, tokens.offsets, tokens.lengths.astype(np.int32), tokens.prompt_len)
     base = prepare(kind, tiny(kind), None)
     assert client_loss(base, collate(silent, np.array([[0], [1]]))).tolist() == [0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says so to glibc")
+def test_freed_memory_is_used_again() -> None:
+    prepare("tiny", tiny("Llama"), None)  # pyright: ignore[reportArgumentType]
+    torch.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # of 16384 pages
