@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Undo = Callable[[], None]
+# What a model raises that a part does not fit; our attention says so with a ValueError.
 MISFITS = (ValueError, RuntimeError, TypeError, AttributeError, LookupError)
 
 
