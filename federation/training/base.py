@@ -5,6 +5,8 @@ Knows Hugging Face causal language models; knows nothing of adapters, clients or
 Shape suffixes: C clients, B batch rows, T tokens, N supervised positions, D width.
 """
 
+import ctypes
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 
 from federation.errors import ConfigError
 from federation.training import grafts, kernels
+from federation.training.packing import pack, read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 NANO = Path(__file__).parents[1] / "nano"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 Device = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
@@ -186,6 +190,7 @@ def prepare(
     name: str, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", fast: bool = True
 ) -> Base:
     """Freeze a model, give it its faster parts and find out how to compute its loss."""
+    keep_freed_memory()
     model.eval().requires_grad_(False)
     return Base(
         name=name,
@@ -194,6 +199,18 @@ def prepare(
         grafts=grafts.graft(model) if fast else (),
         plain_head=has_plain_head(model),
     )
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse freed memory instead of giving it back to the system, where it can.
+
+    A pass frees and takes the same large blocks again and again; the system would have to fill
+    each with zeros every time, about a twentieth of all the processor does.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:  # glibc's; its numbers stand in malloc.h
+        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(M_MMAP_THRESHOLD, 2**30)
 
 
 @torch.no_grad()
@@ -239,21 +256,14 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
     The batch lies where the base does.
     """
     C = len(batch.count_C)
-    # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    states = supervised_states(base, batch)
     if not base.plain_head:
-        logits = base.model(input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False).logits.flatten(
-            0, 1
-        )[batch.where]
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        nll = F.cross_entropy(logits.to(wide), batch.target, reduction="none")
+        wide = torch.promote_types(states.dtype, torch.float32)
+        nll = F.cross_entropy(states.to(wide), batch.target, reduction="none")
         return nll.new_zeros(C).index_add(0, batch.client, nll) / batch.count_C.clamp(min=1)
-    hidden = base.model.base_model(
-        input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False
-    ).last_hidden_state
-    selected = hidden.flatten(0, 1).index_select(0, batch.where)
     scale = 1.0 / batch.count_C.clamp(min=1).to(torch.promote_types(base.dtype, torch.float32))
     return kernels.LinearNLL.apply(
-        selected,
+        states,
         base.head.weight,
         base.head.bias,
         batch.target,
@@ -261,3 +271,16 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
         batch.client,
         C,
     )
+
+
+def supervised_states(base: Base, batch: "Batch") -> Tensor:
+    """Return hidden states (or else logits) at predicting positions, ``(S, ...)``."""
+    if "packing" in base.grafts:
+        return read(base.model, pack(batch), logits=not base.plain_head)
+    ids = batch.ids_CBT.flatten(0, 1)
+    # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    if base.plain_head:
+        states = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    else:
+        states = base.model(input_ids=ids, use_cache=False).logits
+    return states.flatten(0, 1).index_select(0, batch.where)

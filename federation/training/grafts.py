@@ -6,17 +6,21 @@ changes them is taken out again.  What stayed is returned and journalled.
 """
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from inspect import signature
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from federation.training import kernels
+from federation.training import fused, kernels, packing
+from federation.training.batches import Batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Undo = Callable[[], None]
+# What a model raises that a part does not fit; our attention says so with a ValueError.
+MISFITS = (ValueError, RuntimeError, TypeError, AttributeError, LookupError)
 
 
 class FastRMSNorm(nn.Module):
@@ -112,18 +116,64 @@ def graft_attention(model: "PreTrainedModel") -> Undo | None:
     return lambda: model.set_attn_implementation(before)
 
 
-GRAFTS: dict[str, Callable[["PreTrainedModel"], Undo | None]] = {
-    "attention": graft_attention,
-    "norm": graft_norm,
-    "mlp": graft_mlp,
-}
+def graft_packing(model: "PreTrainedModel") -> Undo | None:
+    """Change nothing: say whether the model can read packed rows (:mod:`.packing`)."""
+    takes_positions = "position_ids" in signature(model.base_model.forward).parameters
+    ours = model.config._attn_implementation == kernels.ATTENTION
+    return (lambda: None) if takes_positions and ours else None
+
+
+def graft_layers(model: "PreTrainedModel") -> Undo | None:
+    """Fuse decoder layers of the Llama kind, as far as they read packed rows."""
+    layers = getattr(model.base_model, "layers", ())
+    if graft_packing(model) is None or not layers or not all(map(fused.fits, layers)):
+        return None
+    undos = [fused.fuse(layer, last=layer is layers[-1]) for layer in layers]
+
+    def undo() -> None:
+        for one in undos:
+            one()
+
+    return undo
+
+
+def probe_batch(model: "PreTrainedModel") -> Batch:
+    """Return two sequences of 24 and 17 tokens; the first tokens of the second predict nothing."""
+    ids = torch.arange(2 * 24).remainder_(min(997, model.config.vocab_size))
+    where = torch.cat((torch.arange(24), torch.arange(28, 24 + 17)))
+    count_C = torch.tensor([24, 13])
+    client = torch.arange(2).repeat_interleave(count_C)
+    return Batch(ids.view(2, 1, 24), where, torch.zeros_like(where), client, count_C)
 
 
 @torch.no_grad()
 def probe(model: "PreTrainedModel") -> Tensor:
-    """Return float32 logits of a fixed batch of two sequences."""
-    ids = torch.arange(2 * 24).remainder_(min(997, model.config.vocab_size)).view(2, 24)
-    return model(input_ids=ids.to(model.device), use_cache=False).logits.float()
+    """Return float32 logits at the predicting positions of a fixed batch, ``(S, V)``."""
+    batch = probe_batch(model).to(model.device)
+    logits = model(input_ids=batch.ids_CBT.flatten(0, 1), use_cache=False).logits
+    return logits.flatten(0, 1)[batch.where].float()
+
+
+@torch.no_grad()
+def packed_probe(model: "PreTrainedModel") -> Tensor:
+    """Return the same of a model that reads packed rows."""
+    return packing.read(model, packing.pack(probe_batch(model)), logits=True).float()
+
+
+class Graft(NamedTuple):
+    """A faster part: how it is put in, and what the model is asked afterwards."""
+
+    apply: Callable[["PreTrainedModel"], Undo | None]
+    probe: Callable[["PreTrainedModel"], Tensor] = probe
+
+
+GRAFTS: dict[str, Graft] = {
+    "attention": Graft(graft_attention),
+    "norm": Graft(graft_norm),
+    "mlp": Graft(graft_mlp),
+    "packing": Graft(graft_packing, packed_probe),
+    "layer": Graft(graft_layers, packed_probe),
+}
 
 
 def graft(model: "PreTrainedModel") -> tuple[str, ...]:
@@ -138,14 +188,15 @@ def keep_if_same(model: "PreTrainedModel", name: str) -> bool:
     exact = next(model.parameters()).dtype in (torch.float32, torch.float64)
     tolerance = (1e-4 if exact else 0.1) * before.std().item()
     try:
-        undo = GRAFTS[name](model)
+        undo = GRAFTS[name].apply(model)
     except ValueError:  # transformers refuses the attention interface for this architecture
         return False
     if undo is None:
         return False
     try:
-        same = (probe(model) - before).abs().max().item() <= tolerance
-    except ValueError:  # our attention says which variant it does not offer
+        apart = GRAFTS[name].probe(model) - before
+        same = apart.square().mean(-1).sqrt().max().item() <= tolerance  # at every position
+    except MISFITS:  # our attention says what it does not offer; a model, what it does not know
         same = False
     if not same:
         undo()

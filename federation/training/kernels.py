@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable  # untyped: hence the ignores below
 
+from federation.training import packing
+
 ATTENTION = "fedpilot"  # name under which the attention below is registered with transformers
 
 
@@ -59,13 +61,17 @@ def causal_attention(
         raise ValueError(f"not offered by this attention: {asked or 'dropout or a cache'}")
     B, H, T, d = query.shape
     K = key.shape[1]
+    scaling = 1 / math.sqrt(d) if scaling is None else scaling
+    if (how := packing.current()) is not None:
+        one = packing.PackedAttention.apply(query[0], key[0], value[0], scaling, how)
+        return one[None], None
     folded = (B * K, (H // K) * T, d)
     # The mask is what the product is added to, so masking and scaling cost no pass of their own.
     scores = torch.baddbmm(
         additive_mask(attention_mask, query, K),
         query.reshape(folded),
         key.reshape(B * K, T, d).mT,
-        alpha=1 / math.sqrt(d) if scaling is None else scaling,
+        alpha=scaling,
     )
     mixed = torch.bmm(torch.softmax(scores, dim=-1), value.reshape(B * K, T, d))
     return mixed.view(B, H, T, d).transpose(1, 2).contiguous(), None
@@ -101,10 +107,24 @@ def forbidden(T: int, dtype: torch.dtype, device: torch.device) -> Tensor:
 def register_attention() -> None:
     """Make the attention above known to transformers under the name ``ATTENTION``."""
     from transformers import AttentionInterface, AttentionMaskInterface
-    from transformers.masking_utils import sdpa_mask
 
     AttentionInterface.register(ATTENTION, causal_attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    AttentionMaskInterface.register(ATTENTION, attention_mask)
+
+
+def attention_mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> Tensor | None:
+    """Return the mask that the attention above needs, None for plain causal attention.
+
+    Raises:
+        ValueError: if rows are packed and attend to their neighbourhood only.
+    """
+    from transformers.masking_utils import sdpa_mask
+
+    if packing.current() is None:
+        return sdpa_mask(*args, local_size=local_size, **kwargs)
+    if local_size is not None:
+        raise ValueError("packed rows attend to all before them")
+    return None
 
 
 class LinearNLL(torch.autograd.Function):
@@ -114,7 +134,7 @@ class LinearNLL(torch.autograd.Function):
     pass also computes the gradients and the ``(N, V)`` logits never exist as a whole.
     """
 
-    SLICE = 1024  # positions at a time: on a CPU, a slice of logits should stay in cache
+    SLICE = 256  # positions at a time: on a CPU, a slice of logits should stay in cache
     WIDE_SLICE = 32_768  # on a GPU it should keep the GPU busy
 
     @staticmethod

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 from federation.address import torch_generator
 from federation.errors import ConfigError
 from federation.specs import LoRASpec
+from federation.training import packing
 from federation.training.base import Base
 from federation.training.grafts import linears
+from federation.training.packing import Packing
 from federation.tree import Layout, Params
 
 ALL_LINEAR = "all-linear"
@@ -56,10 +58,22 @@ class StackedLoRA(nn.Module):
         y = self.base(x)
         if self.lora_A is None or self.lora_B is None:
             return y
+        if (how := packing.current()) is not None:
+            return self.packed(x, y, how)
         C = len(self.lora_A)
         low = torch.bmm(x.reshape(C, -1, x.shape[-1]), self.lora_A.mT)
         stacked = torch.baddbmm(y.view(C, -1, y.shape[-1]), low, self.lora_B.mT, alpha=self.scale)
         return stacked.view(y.shape)
+
+    def packed(self, x: Tensor, y: Tensor, how: Packing) -> Tensor:
+        """Add the adapters' part to ``y`` where clients have unequally many rows."""
+        assert self.lora_A is not None and self.lora_B is not None
+        xs, ys = (rows.flatten(0, -2).split(how.rows_C) for rows in (x, y))
+        parts = [
+            torch.addmm(y_c, x_c @ A.mT, B.mT, alpha=self.scale)
+            for x_c, y_c, A, B in zip(xs, ys, self.lora_A, self.lora_B, strict=True)
+        ]
+        return torch.cat(parts).view(y.shape)
 
 
 def choose_targets(base: Base, targets: Literal["all-linear"] | Sequence[str]) -> list[str]:

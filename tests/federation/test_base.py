@@ -1,5 +1,7 @@
 """Loading a base model, and its loss on a batch of several clients."""
 
+import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +48,7 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_folder_is_loaded_frozen(folder: Path) -> None:
     base = load_base(str(folder), "float32")
-    assert base.grafts == ("attention", "norm", "mlp")
+    assert base.grafts == ("attention", "norm", "mlp", "packing", "layer")
     assert base.plain_head
     assert base.dtype == torch.float32
     assert not base.model.training
@@ -180,3 +182,12 @@ def test_a_gpu_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch):
         resolve_device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert resolve_device("auto").type == "cuda" and resolve_device("cpu").type == "cpu"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says so to glibc")
+def test_freed_memory_is_used_again() -> None:
+    prepare("tiny", tiny("Llama"), None)  # pyright: ignore[reportArgumentType]
+    torch.ones(2**24)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(2**24)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # of 16384 pages

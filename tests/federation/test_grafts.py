@@ -4,22 +4,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from federation.training import grafts, kernels
+from federation.training import fused, grafts, kernels, packing
 from federation.training.base import prepare
 from federation.training.grafts import graft
 from tests.tiny_models import SETTINGS, tiny
 
 EXPECTED = {
-    "Llama": ("attention", "norm", "mlp"),
-    "Mistral": ("attention", "norm", "mlp"),  # with a window shorter than the probe
-    "Qwen2": ("attention", "norm", "mlp"),
-    "Qwen3": ("attention", "norm", "mlp"),
-    "Gemma": ("attention",),  # its norm multiplies by 1 + weight, its MLP has a GELU
+    "Llama": ("attention", "norm", "mlp", "packing", "layer"),
+    "Mistral": ("attention", "norm", "mlp"),  # with a window, so it cannot be packed
+    "Qwen2": ("attention", "norm", "mlp", "packing", "layer"),
+    "Qwen3": ("attention", "norm", "mlp", "packing"),  # has norms inside its attention
+    "Gemma": ("attention", "packing"),  # its norm multiplies by 1 + weight, its MLP has a GELU
     "Gemma2": (),  # its attention caps scores
-    "Phi3": ("attention", "norm"),  # gate and up are one projection
-    "GPT2": ("attention",),
-    "OPT": ("attention",),
-    "GPTNeoX": ("attention",),
+    "Phi3": ("attention", "norm", "packing"),  # gate and up are one projection
+    "GPT2": ("attention", "packing"),
+    "OPT": ("attention", "packing"),
+    "GPTNeoX": ("attention", "packing"),
     "Falcon": (),  # has an attention of its own
     "Bloom": (),
 }
@@ -73,7 +73,7 @@ def test_part_that_changes_logits_is_taken_out_again() -> None:
         model, lambda m: OnePlusRMSNorm(m) if type(m).__name__ == "LlamaRMSNorm" else None
     )
     before = model(input_ids=IDS, use_cache=False).logits
-    assert graft(model) == ("attention", "mlp")
+    assert graft(model) == ("attention", "mlp", "packing")
     assert isinstance(model.model.norm, OnePlusRMSNorm)
     torch.testing.assert_close(model(input_ids=IDS).logits, before, rtol=0, atol=1e-5)
 
@@ -105,3 +105,29 @@ def test_names_of_parameters_stay(kind: str) -> None:
     names = [name for name, _ in model.named_parameters()]
     graft(model)
     assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_packing_is_for_models_that_tell_sequences_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that run into one another change logits, and then neither part is kept."""
+
+    def one_sequence(length: Tensor) -> tuple[tuple[packing.Group, ...], Tensor]:
+        return packed_groups(length.sum()[None])
+
+    packed_groups = packing.grouped
+    monkeypatch.setattr(packing, "grouped", one_sequence)
+    assert graft(tiny("Llama")) == ("attention", "norm", "mlp")
+
+
+def test_layer_that_changes_logits_is_taken_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unrotated(x: Tensor, cos: Tensor, signed: Tensor) -> Tensor:
+        return x.contiguous()
+
+    monkeypatch.setattr(fused, "rotate", unrotated)
+    model = tiny("Llama")
+    assert graft(model) == ("attention", "norm", "mlp", "packing")
+    assert not any("forward" in vars(module) for module in model.modules())
+
+
+def test_window_longer_than_the_probe_is_not_packed() -> None:
+    """The probe could not notice: its sequences fit into the window."""
+    assert graft(tiny("Mistral", sliding_window=40)) == ("attention", "norm", "mlp")

@@ -18,7 +18,7 @@ def test_it_is_what_its_card_says():
     assert sum(p.numel() for p in base.model.parameters()) == 5_795_072
     assert base.model.config.max_position_embeddings == 1024
     assert len(base.tokenizer) == 4096
-    assert base.plain_head and set(base.grafts) == {"attention", "norm", "mlp"}
+    assert base.plain_head and set(base.grafts) == {"attention", "norm", "mlp", "packing", "layer"}
     assert base.tokenizer.decode(base.tokenizer("Été, 12 + 3?").input_ids) == "Été, 12 + 3?"
 
 

@@ -14,13 +14,15 @@ from federation.algorithms.catalogue import fedavg
 from federation.data.tokens import Tokens
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
-from federation.training import base, batches, engine, local, lora, memory, optim
+from federation.training import base, batches, engine, fused, local, lora, memory, optim, packing
 from federation.training.base import Base
 from federation.training.batches import Batch
 from federation.training.engine import LocalEngine
-from federation.training.lora import LoRA, StackedLoRA
+from federation.training.fused import Linear
+from federation.training.lora import LoRA
 from federation.training.memory import RamMemory
 from federation.training.optim import Optimizer
+from federation.training.packing import Group, Packing
 from federation.tree import Params, Tree
 from tests.laws import engine_laws as laws
 
@@ -142,22 +144,26 @@ def in_any_order(items: Sequence[str], key: object = None) -> list[str]:
 # --- Adapters ----------------------------------------------------------------------------------
 
 
-def forward_without_scale(self: StackedLoRA, x: Tensor) -> Tensor:
-    scale, self.scale = self.scale, 1.0
-    try:
-        return stacked_forward(self, x)
-    finally:
-        self.scale = scale
+def linear_without_scale(module: object) -> Linear:
+    return fused_linear(module)._replace(scale=1.0)
 
 
-def forward_with_first_adapter(self: StackedLoRA, x: Tensor) -> Tensor:
-    a, b = self.lora_A, self.lora_B
-    if a is not None and b is not None:
-        self.lora_A, self.lora_B = a[:1].expand_as(a), b[:1].expand_as(b)
-    try:
-        return stacked_forward(self, x)
-    finally:
-        self.lora_A, self.lora_B = a, b
+def linear_with_first_adapter(module: object) -> Linear:
+    layer = fused_linear(module)
+    if layer.A_C is None or layer.B_C is None:
+        return layer
+    A_C, B_C = (x[:1].expand_as(x) for x in (layer.A_C, layer.B_C))
+    return layer._replace(A_C=A_C, B_C=B_C)
+
+
+def clients_of_equal_length(batch: Batch) -> Packing:
+    how = packing.pack(batch)
+    rows, C = sum(how.rows_C), len(how.rows_C)
+    return replace(how, rows_C=tuple((rows + c) // C for c in range(C)))
+
+
+def sequences_as_one(length: Tensor) -> tuple[tuple[Group, ...], Tensor]:
+    return packed_groups(length.sum()[None])
 
 
 def bind_and_merge(self: LoRA, views: Params | None) -> Params:
@@ -171,7 +177,8 @@ def stay_bound(self: local.GradientPass) -> None:
 
 
 local_batch_at = local.batch_at
-stacked_forward = StackedLoRA.forward
+fused_linear = fused.linear
+packed_groups = packing.grouped
 lora_bind = lora.LoRA.bind
 
 
@@ -226,8 +233,10 @@ MUTANTS: dict[str, Mutant] = {
     "memory by position": Mutant(BY_POSITION, batched_adamw),
     "memory forgotten": one(RamMemory, "scatter", forget, partial(rounds, KEPT_SGD)),
     "stack not sorted": one(engine, "sorted", in_any_order, cohort_sgd),
-    "scale forgotten": one(StackedLoRA, "forward", forward_without_scale, cohort_sgd),
-    "first adapter for all": one(StackedLoRA, "forward", forward_with_first_adapter, cohort_sgd),
+    "scale forgotten": one(fused, "linear", linear_without_scale, cohort_sgd),
+    "first adapter for all": one(fused, "linear", linear_with_first_adapter, cohort_sgd),
+    "rows of another client": one(base, "pack", clients_of_equal_length, cohort_sgd),
+    "sequences run together": one(packing, "grouped", sequences_as_one, cohort_sgd),
     "base written": one(LoRA, "bind", bind_and_merge, partial(frozen, CHUNK)),
     "adapter left on the base": one(local.GradientPass, "close", stay_bound, partial(frozen, 1)),
 }
