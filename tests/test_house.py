@@ -16,7 +16,14 @@ MAY_IMPORT = {
     "agents": {"agents", "federation", "llm_tools"},
     "ui": set(PACKAGES) | {"benchmarks"},
 }
-ONLY_IN = {"flwr": "federation/flower", "streamlit": "ui/", "langchain": "llm_tools/"}
+OURS = ("llm_tools/", "agents/copilot/agent.py")  # who may know LangChain
+ONLY_IN = {
+    "flwr": ("federation/flower",),
+    "streamlit": ("ui/",),
+    "langchain": OURS,
+    "langgraph": OURS,
+    "langsmith": OURS,
+}
 BANNED = ("pickle", "random")
 
 
@@ -41,7 +48,7 @@ def faults(path: Path, package: str) -> list[str]:
             found.append(f"imports {module}")
         for library, home in ONLY_IN.items():
             if top.startswith(library) and not path.relative_to(ROOT).as_posix().startswith(home):
-                found.append(f"imports {module}, which belongs in {home}")
+                found.append(f"imports {module}, which belongs in {' or '.join(home)}")
         if top in BANNED:
             found.append(f"imports {module}")
     return found
