@@ -67,6 +67,19 @@ def test_a_wrong_import_is_seen(tmp_path, monkeypatch):
     assert len(faults(wrong, "federation")) == 3
 
 
+@pytest.mark.parametrize("library", ["langchain", "langchain_core.tools", "langgraph.types"])
+def test_langchain_has_two_homes(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    places = ("llm_tools/x.py", "agents/copilot/agent.py", "agents/copilot/desk.py", "ui/x.py")
+    found = []
+    for place in places:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"import {library}\n")
+        found.append(len(faults(path, place.split("/")[0])))
+    assert found == [0, 0, 1, 1]
+
+
 CALLS = {"eval", "exec"}
 
 
@@ -84,7 +97,8 @@ def test_nothing_dangerous_is_called(package):
 
 
 @pytest.mark.parametrize(
-    "module", ["federation", "federation.runs.run", "federation.config", "ui.main"]
+    "module",
+    ["federation", "federation.runs.run", "federation.config", "ui.main", "agents.copilot.copilot"],
 )
 def test_light_modules_load_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -14,7 +14,6 @@ from pydantic import BaseModel, Field
 from agents.copilot.files import free, write_config
 from agents.copilot.ground import ARGS, Found, Ground, Tool
 from agents.copilot.tools import UNITS, end_of, named
-from agents.experiment import run_experiment
 from agents.facts import Fact, Observation, fact, observe
 from agents.guard import client_steps, faults
 from agents.knobs import KNOBS, bounds_now
@@ -237,6 +236,8 @@ def how_to_run(file: Path) -> str:
 
 def experiment(ground: Ground, args: RunArgs) -> Found:
     """Run an experiment beside this run, by rule and without baselines."""
+    from agents.experiment import run_experiment
+
     rest: dict[str, Any] = {"rounds": args.rounds or ground.config.rounds, "pilot": {}}
     rest["seed"] = args.seed or ground.config.seed
     evaluation = {"baselines": []}

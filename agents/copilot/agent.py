@@ -109,7 +109,8 @@ class Held(AgentMiddleware):
         sha256 = digest(messages, request.tools)
         chat = self._desk.chat
         try:
-            if sum(isinstance(record, Asked) for record in chat.since_said()) >= TURNS:
+            turns = [r for r in chat.since_said() if isinstance(r, Asked) and not r.failure]
+            if len(turns) >= TURNS:
                 raise out_of_turns()
             reply = talk(request.model, messages, request.tools, deadline_s=self._deadline_s)
         except CallFailed as failed:

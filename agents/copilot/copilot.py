@@ -62,8 +62,7 @@ class Copilot:
     @property
     def unanswered(self) -> bool:
         """Whether what was said last has no answer, and nothing is pending."""
-        last = self.desk.chat.records[-1]
-        return not isinstance(last, Answered | Opened) and not self.pending
+        return not isinstance(self.desk.chat.last, Answered | None) and not self.pending
 
     def say(self, text: str) -> Iterator[Event]:
         """Say something; what was pending is rejected.
@@ -122,16 +121,17 @@ class Copilot:
     def go_on(self) -> Iterator[Event]:
         """Go on from where the conversation stands; after a failure or a kill, ask again."""
         desk = self.desk
-        while not self.pending:
+        while self.unanswered:
+            last = desk.chat.last
+            if isinstance(last, Asked) and not last.calls and not last.failure:
+                self.conclude(last.text)
+                yield from desk.news()
+                continue
             yield from self.brain.turn(desk)
             yield from desk.news()
-            last = desk.chat.records[-1]
-            if not isinstance(last, Asked) or last.calls or last.failure:
-                break
-            self.conclude(last.text)
-            yield from desk.news()
-            if isinstance(desk.chat.records[-1], Answered):
-                break
+            last = desk.chat.last
+            if isinstance(last, Asked) and last.failure:
+                return
         yield from self.pending
 
     def conclude(self, text: str) -> None:

@@ -122,7 +122,7 @@ def events_of(record: ChatRecord, chat: Chat, acting: frozenset[str]) -> Iterato
             yield of_result(record, named(chat, record.call), acting)
         case Refused():
             yield Again(problems=record.problems)
-        case Answered():
+        case Answered() if record.text:
             yield Text(text=record.text, doubts=record.doubts)
         case _:
             pass

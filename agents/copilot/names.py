@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from federation.runs import storage
 from federation.runs.folder import is_run
 from federation.runs.records import DecisionRecord, RoundRecord
 from federation.runs.run import Run
@@ -43,7 +44,9 @@ class Names:
                     seen |= dict.fromkeys((*clients, *missing))
                 case _:
                     pass
-        beside = sorted(path for path in run.path.absolute().parent.iterdir() if is_run(path))
+        folder = run.path.absolute().parent
+        with storage.explained(folder):
+            beside = sorted(path for path in folder.iterdir() if is_run(path))
         others = [path for path in beside if path.name != run.path.absolute().name]
         return cls(numbered("c", seen), numbered("r", others))
 

@@ -188,6 +188,12 @@ class Chat:
         """How many calls there were."""
         return sum(len(r.calls) for r in self.records if isinstance(r, Asked))
 
+    @property
+    def last(self) -> ChatRecord | None:
+        """What was said, asked or done last; None before anything was."""
+        happened = (r for r in reversed(self.records) if not isinstance(r, Opened))
+        return next(happened, None)
+
     def since_said(self) -> list[ChatRecord]:
         """Return what came after the person last said something, that included."""
         at = [i for i, r in enumerate(self.records) if isinstance(r, Said)]

@@ -63,6 +63,8 @@ class Rules:
         for call in asked.calls:
             if not desk.waits(call):
                 desk.perform(call)
+        if not desk.chat.open_calls:
+            desk.chat.append(Answered(text=""))  # what the tools returned is the answer
         yield from desk.news()
 
 

@@ -39,6 +39,7 @@ def main(args: Namespace) -> int:
         chat = copilot.desk.chat.path
         again = f"fedpilot chat {args.directory} --chat {chat.name}"
         again += f" --model {args.model}" if args.model else ""
+        args.go_on = again.replace("{", "{{").replace("}", "}}")  # what Ctrl-C says
         talk = Talk(copilot, frozenset(args.yes_to), again)
         if args.json:
             talk.as_script(args.say)
