@@ -7,9 +7,10 @@ import pytest
 from langchain_core.messages import HumanMessage
 from langchain_core.tools import tool
 
-from llm_tools import CallFailed, Failure, chat_model, talk
+from llm_tools import CallFailed, Failure, ask, chat_model, talk
 from llm_tools.scripted import ScriptedChat
-from tests.llm_tools.fault_server import MODES, completion, fault_server, raw
+from tests.llm_tools.conftest import Decision
+from tests.llm_tools.fault_server import GOOD, GOOD_TEXT, MODES, completion, fault_server, raw
 
 
 @tool
@@ -33,6 +34,7 @@ REPLIES = {
     "broken_call": calling(("get_facts", '{"round": ')),
     "list_call": calling(("get_facts", "[3]")),
     "nan_call": calling(("get_facts", '{"round": NaN}')),
+    "broken_beside": calling(("get_facts", "{"), text=GOOD_TEXT),
     "nameless": calling(("", "{}")),
 }
 
@@ -99,11 +101,13 @@ def test_the_deadline_holds(mode, server):
 
 
 def test_calls_that_nobody_asked_for_are_no_answer_to_a_question(server):
-    from llm_tools import ask
-    from tests.llm_tools.conftest import Decision
-
-    model = chat_model({"kind": "openai", "model": "m", "url": f"{server[0]}/calls/v1"})
+    url = f"{server[0]}/{{}}/v1"
+    model, other = (
+        chat_model({"kind": "openai", "model": "m", "url": url.format(mode)})
+        for mode in ("calls", "broken_beside")
+    )
     assert ask(model, "?", Decision).failure == Failure.EMPTY
+    assert ask(other, "?", Decision).value == Decision(**GOOD)
 
 
 def test_a_script_may_fail_or_say_too_much():

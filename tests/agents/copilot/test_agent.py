@@ -1,6 +1,7 @@
 """What a model may do in a chat: read freely, act only with a yes, state only what facts say."""
 
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -415,3 +416,12 @@ def test_a_long_conversation_is_cut_at_a_turn(talking, monkeypatch):
     check_messages(model.asked[-1])
     humans = [m.content for m in model.asked[-1] if isinstance(m, HumanMessage)]
     assert humans[-1] == "question 3" and "question 0" not in humans
+
+
+def test_nothing_is_traced_whatever_the_environment_says(talking, monkeypatch):
+    with talking() as (copilot, model):
+        seen: list[str | None] = []
+        model.script = lambda messages: seen.append(os.environ.get("LANGSMITH_TRACING")) or "Fine."
+        monkeypatch.setenv("LANGSMITH_TRACING", "true")
+        assert list(copilot.say("?")) == [Text(text="Fine.")]
+    assert seen == ["false"]

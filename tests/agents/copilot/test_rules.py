@@ -107,9 +107,9 @@ def test_rules_need_no_langchain(run):
 
 
 def test_names_are_hidden_wherever_a_person_writes_them(tmp_path):
-    clients = {"c1": "Ward 7", "c2": "Ward 7b", "c3": "a", "c4": "12", "c5": "0301234"}
+    clients = {"c1": "Ward 7", "c2": "Ward 7 North", "c3": "a", "c4": "12", "c5": "0301234"}
     names = Names(clients, {"r1": tmp_path / "best-run"})
-    text = "Is ward 7 like Ward 7b in best-run? And a, 12 and 0301234?"
+    text = "Is ward 7 like Ward 7 north in best-run? And a, 12 and 0301234?"
     assert names.hidden(text) == "Is c1 like c2 in r1? And a, 12 and c5?"
     assert names.hidden("Wards 7") == "Wards 7"
 
