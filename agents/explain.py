@@ -43,14 +43,26 @@ class Claim(BaseModel):
 
 def unsupported(claim: Claim, facts: Mapping[str, Fact]) -> list[str]:
     """List what a claim states and the record does not say; empty if it checks out."""
-    unknown = [f"{cited} is no fact" for cited in claim.cites if cited not in facts]
-    values = [facts[cited].value for cited in claim.cites if cited in facts]
-    rounds = {facts[cited].round for cited in claim.cites if cited in facts}
+    return unfounded(NUMBER.findall(claim.text), claim.cites, facts)
+
+
+def unfounded(numbers: Iterable[str], cites: Iterable[str], facts: Mapping[str, Fact]) -> list[str]:
+    """List cited ids that are no facts, and numbers that are in none of the cited facts.
+
+    Args:
+        numbers: as they are written.
+        cites: ids.
+        facts: what is known, by id.
+    """
+    cites = tuple(cites)
+    unknown = [f"{cited} is no fact" for cited in cites if cited not in facts]
+    values = [facts[cited].value for cited in cites if cited in facts]
+    rounds = {facts[cited].round for cited in cites if cited in facts}
     known = [*values, *(a - b for a, b in permutations(values, 2))]
     known += [r + 1 for r in rounds if r is not None]
     wrong = [
         f"{number} is in no cited fact"
-        for number in NUMBER.findall(claim.text)
+        for number in numbers
         if not any(shows(number, value) for value in known)
     ]
     return unknown + wrong

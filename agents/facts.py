@@ -20,7 +20,17 @@ from agents.knobs import RECORD, Bound
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
 
-Unit = Literal["nats per token", "per step", "steps", "clients", "norm", "bytes", "rounds"]
+Unit = Literal[
+    "nats per token",
+    "per step",
+    "steps",
+    "clients",
+    "norm",
+    "bytes",
+    "rounds",
+    "client-steps",
+    "rows",
+]
 
 DIVERGED = "diverged"  # how the engine's reasons for such a client begin
 WRITTEN = 6  # digits that a fact has: what is hashed must not hang on the last bit
@@ -39,7 +49,7 @@ class Fact(BaseModel):
 
     model_config = RECORD
 
-    id: str = Field(pattern="^[a-z_]+(@[0-9]+)?$", description="how it is cited")
+    id: str = Field(pattern="^[a-z][a-z0-9_]*(@[0-9]+)?$", description="how it is cited")
     name: str = Field(description="what it is")
     value: float = Field(description="the number")
     unit: Unit = Field(description="of the value")
@@ -164,9 +174,8 @@ def facts_of_round(
             yield fact("validation_loss", value, "nats per token", n)
 
 
-def fact(name: str, value: object, unit: Unit, round: int, clients: int = 0) -> Fact:
-    """Make a fact, rounded to :data:`WRITTEN` digits."""
+def fact(name: str, value: object, unit: Unit, round: int | None, clients: int = 0) -> Fact:
+    """Make a fact, rounded to :data:`WRITTEN` digits; of no round, it is one of the run."""
     number = float(f"{float(str(value)):.{WRITTEN}g}")
-    return Fact(
-        id=f"{name}@{round}", name=name, value=number, unit=unit, round=round, clients=clients
-    )
+    id = name if round is None else f"{name}@{round}"
+    return Fact(id=id, name=name, value=number, unit=unit, round=round, clients=clients)

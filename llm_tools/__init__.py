@@ -11,6 +11,7 @@ from llm_tools.prompts import Prompt, fill
 from llm_tools.schemas import decodable
 from llm_tools.serving import Server, ServerSpec, serve
 from llm_tools.specs import ChatSpec, OpenAISpec, ScriptedSpec, chat_spec
+from llm_tools.talking import Reply, talk
 from llm_tools.tracing import forbid_tracing
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "OpenAISpec",
     "Prompt",
     "PromptError",
+    "Reply",
     "SchemaError",
     "ScriptedSpec",
     "Server",
@@ -35,6 +37,7 @@ __all__ = [
     "fill",
     "forbid_tracing",
     "serve",
+    "talk",
 ]
 
 forbid_tracing()

@@ -15,7 +15,10 @@ from llm_tools.errors import in_words, one_line
 T = TypeVar("T", bound=BaseModel)
 
 MAX_BYTES: ContextVar[int | None] = ContextVar("max_bytes", default=None)
-"""How much of one reply is read; set while a structured question is asked, and only then."""
+"""How much of one reply is read; set while ``ask`` or ``talk`` wait for it, and only then."""
+
+TOOLS: ContextVar[bool] = ContextVar("tools", default=False)
+"""Whether tools were offered, so that a reply may call some."""
 
 
 class Failure(StrEnum):

@@ -97,7 +97,7 @@ def ask(
     talk = Talk(model, _response_format(schema), max_bytes, [("human", text)])
     value, failed = None, None
     try:
-        value = _within(deadline_s, _converse(talk, schema, repairs))
+        value = within(deadline_s, _converse(talk, schema, repairs))
     except CallFailed as failure:
         failed = failure
         if failed.tokens:
@@ -135,7 +135,7 @@ def _response_format(schema: type[BaseModel]) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": named}
 
 
-def _within(seconds: float, work: Coroutine[Any, Any, R]) -> R:
+def within(seconds: float, work: Coroutine[Any, Any, R]) -> R:
     """Run ``work`` for at most ``seconds``."""
     # In an empty context: callbacks of a conversation around this call would see what is said.
     future = Context().run(asyncio.run_coroutine_threadsafe, work, _loop())

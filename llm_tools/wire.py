@@ -1,16 +1,17 @@
 """The network side of one structured call: bounded reading, checked replies, named failures.
 
 Everything a server can do wrong becomes a :class:`CallFailed` here, below the client library: what
-reaches the library is a clean, small chat completion.  Only structured questions are treated so; a
-conversation, which may stream, passes untouched.
+reaches the library is a clean, small chat completion.  Calls of tools are let through where they
+were offered.  What is asked outside of these functions, and may stream, passes untouched.
 """
 
 from typing import Any
 
 import httpx2
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, JsonValue, ValidationError
+from pydantic_core import from_json
 
-from llm_tools.answers import MAX_BYTES, CallFailed, Failure
+from llm_tools.answers import MAX_BYTES, TOOLS, CallFailed, Failure
 from llm_tools.errors import in_words, one_line
 
 WORDS_OF_ERROR = 2048  # bytes of the body of a failing status that are read
@@ -18,11 +19,26 @@ NAMED = {401: Failure.UNAUTHORISED, 403: Failure.UNAUTHORISED, 429: Failure.RATE
 CUT = {"length": Failure.TOO_LARGE, "content_filter": Failure.REFUSAL}
 
 
+class Function(BaseModel):
+    """Which tool is called, and how: arguments are the JSON of a table."""
+
+    name: str = Field(min_length=1)
+    arguments: str = "{}"
+
+
+class Call(BaseModel):
+    """A call of a tool."""
+
+    id: str = ""
+    function: Function
+
+
 class Message(BaseModel):
     """What the model said."""
 
     content: str | None = None
     refusal: str | None = None
+    tool_calls: list[Call] | None = None
 
 
 class Choice(BaseModel):
@@ -124,20 +140,32 @@ def _completion(body: bytes) -> dict[str, object]:
     if choice.finish_reason in CUT:
         words = f"the answer was cut off ({choice.finish_reason})"
         raise CallFailed(CUT[choice.finish_reason], words, text, tokens)
+    message: dict[str, object] = {"role": "assistant", "content": text}
+    calls = choice.message.tool_calls if TOOLS.get() else None
+    if calls:
+        message["tool_calls"] = [_call(call, number, raw) for number, call in enumerate(calls)]
     return {
         "id": "",
         "object": "chat.completion",
         "created": 0,
         "model": "",
-        "choices": [
-            {
-                "index": 0,
-                "finish_reason": "stop",
-                "message": {"role": "assistant", "content": text},
-            }
-        ],
+        "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         "usage": usage and usage.model_dump() | {"total_tokens": 0},
     }
+
+
+def _call(call: Call, number: int, raw: str) -> dict[str, JsonValue]:
+    """Check a call of a tool; servers' ids are replaced, some give every call the same."""
+    name, arguments = call.function.name, call.function.arguments or "{}"
+    try:
+        table = from_json(arguments, allow_inf_nan=False)
+    except ValueError as error:
+        words = f"the arguments for {name} are not JSON: {error}"
+        raise CallFailed(Failure.MALFORMED, words, raw) from None
+    if not isinstance(table, dict):
+        raise CallFailed(Failure.MALFORMED, f"the arguments for {name} are no table", raw)
+    function: dict[str, JsonValue] = {"name": name, "arguments": arguments}
+    return {"id": f"call_{number}", "type": "function", "function": function}
 
 
 def _text(body: bytes) -> str:

@@ -16,7 +16,14 @@ MAY_IMPORT = {
     "agents": {"agents", "federation", "llm_tools"},
     "ui": set(PACKAGES) | {"benchmarks"},
 }
-ONLY_IN = {"flwr": "federation/flower", "streamlit": "ui/", "langchain": "llm_tools/"}
+OURS = ("llm_tools/", "agents/copilot/agent.py")  # who may know LangChain
+ONLY_IN = {
+    "flwr": ("federation/flower",),
+    "streamlit": ("ui/",),
+    "langchain": OURS,
+    "langgraph": OURS,
+    "langsmith": OURS,
+}
 BANNED = ("pickle", "random")
 
 
@@ -41,7 +48,7 @@ def faults(path: Path, package: str) -> list[str]:
             found.append(f"imports {module}")
         for library, home in ONLY_IN.items():
             if top.startswith(library) and not path.relative_to(ROOT).as_posix().startswith(home):
-                found.append(f"imports {module}, which belongs in {home}")
+                found.append(f"imports {module}, which belongs in {' or '.join(home)}")
         if top in BANNED:
             found.append(f"imports {module}")
     return found
@@ -58,6 +65,19 @@ def test_a_wrong_import_is_seen(tmp_path, monkeypatch):
     wrong = tmp_path / "federation" / "x.py"
     wrong.write_text("import pickle\nfrom ui.main import main\ndef f():\n    import flwr\n")
     assert len(faults(wrong, "federation")) == 3
+
+
+@pytest.mark.parametrize("library", ["langchain", "langchain_core.tools", "langgraph.types"])
+def test_langchain_has_two_homes(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    places = ("llm_tools/x.py", "agents/copilot/agent.py", "agents/copilot/desk.py", "ui/x.py")
+    found = []
+    for place in places:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"import {library}\n")
+        found.append(len(faults(path, place.split("/")[0])))
+    assert found == [0, 0, 1, 1]
 
 
 CALLS = {"eval", "exec"}
@@ -77,7 +97,8 @@ def test_nothing_dangerous_is_called(package):
 
 
 @pytest.mark.parametrize(
-    "module", ["federation", "federation.runs.run", "federation.config", "ui.main"]
+    "module",
+    ["federation", "federation.runs.run", "federation.config", "ui.main", "agents.copilot.copilot"],
 )
 def test_light_modules_load_no_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

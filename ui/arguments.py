@@ -143,6 +143,20 @@ def _whatif(parser: ArgumentParser) -> None:
     add("--repeats", metavar="N", type=int, default=1, help=help)
 
 
+def _chat(parser: ArgumentParser) -> None:
+    _read(parser)
+    help = "language model: openai:MODEL@URL or scripted:FILE (default: commands, see help there)"
+    parser.add_argument("--model", metavar="SPEC", help=help)
+    help = "say this instead of reading what is typed; several in turn"
+    parser.add_argument("--say", metavar="TEXT", action="extend", nargs="+", default=[], help=help)
+    help = "approve calls of this tool without asking; may be given again"
+    parser.add_argument("--yes-to", metavar="NAME", action="append", default=[], help=help)
+    help = "go on with this chat of the run (default: a new one)"
+    parser.add_argument("--chat", metavar="CHAT", help=help)
+    help = "client-steps that runs started here may take in all (default: as many as the run plans)"
+    parser.add_argument("--client-steps", metavar="N", type=int, help=help)
+
+
 def _replay(parser: ArgumentParser) -> None:
     parser.add_argument("run", metavar="DIR", type=Path, help="finished run")
     help = "new run directory"
@@ -228,6 +242,7 @@ COMMANDS = (
     Command("show", "show what a run came to", _read),
     Command("explain", "say what happened in each round, and what was decided", _explain),
     Command("whatif", "say what a round would have come to if something were otherwise", _whatif),
+    Command("chat", "talk about a run, and propose what to do next", _chat),
     Command("replay", "repeat a finished run from its journal, to the same bits", _replay),
     Command(
         "study",

@@ -5,7 +5,7 @@ Taking them apart makes a round replayable: the decision is in the journal, the 
 it by address.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,7 @@ from federation.cohort.devices import available, cut_stragglers, dropped, speeds
 from federation.cohort.selection import CohortSpec, select
 from federation.cohort.standing import Standing
 from federation.config import Config
+from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.runs.records import DecisionRecord, Record, RoundRecord
 from federation.specs import LocalWork
@@ -60,10 +61,14 @@ class RulePlanner:
             clients: ids of the registered clients, in registry order.
             examples: training examples of each.
             traffic: bytes that a client receives and sends in a round, for simulated devices.
+
+        Raises:
+            ConfigError: if a client to be excluded is not registered, or too few are left.
         """
         self._config = config
         self._clients = tuple(clients)
         self._index = {client: i for i, client in enumerate(self._clients)}
+        self._excluded = excluded(config.cohort, self._index)
         self._speeds = speeds(config.devices, config.seed, len(clients))
         self._traffic = traffic
         seconds = config.work.steps * self._speeds.seconds_per_step_N
@@ -88,7 +93,8 @@ class RulePlanner:
     def chosen(self, round: int, work: LocalWork, cohort: CohortSpec) -> DecisionRecord:
         """Let a rule choose whom to ask for some work."""
         online = available(self._config.devices, self._config.seed, round, len(self._clients))
-        chosen = select(cohort, self.standing.now(online), self._config.seed, round)
+        seed = self._config.seed
+        chosen = select(cohort, self.standing.now(online), seed, round, self._excluded)
         return DecisionRecord(
             round=round,
             source="heuristic",
@@ -129,3 +135,25 @@ class RulePlanner:
             [self._index[client] for client in record.clients],
             [record.loss[client] for client in record.clients],
         )
+
+
+def excluded(cohort: CohortSpec, index: Mapping[str, int]) -> frozenset[int]:
+    """Return the indices of the clients that are never asked.
+
+    Args:
+        cohort: who is excluded by name, and how many are to be asked.
+        index: registered client -> its index.
+
+    Raises:
+        ConfigError: if one of them is not registered, or fewer are left than are asked.
+    """
+    for name in cohort.exclude:
+        if name not in index:
+            raise ConfigError(f"cohort.exclude: there is no client {name!r}; check its name")
+    found = frozenset(index[name] for name in cohort.exclude)
+    if found and (left := len(index) - len(found)) < cohort.size:
+        raise ConfigError(
+            f"cohort.exclude leaves {left} clients and cohort.size is {cohort.size}:"
+            " exclude fewer, or lower cohort.size"
+        )
+    return found

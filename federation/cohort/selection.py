@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from federation.address import generator
 from federation.cohort.standing import Bools, Floats, Ints, Standing, client_indices
 from federation.errors import ConfigError
+from federation.specs import Names
 
 CLIP_QUANTILE = 0.95  # Oort: larger utilities are taken for outliers
 CUT_OFF = 0.95  # Oort: who comes this near to the last one admitted is admitted too
@@ -66,6 +67,7 @@ class CohortSpec(BaseModel):
         le=10,
         description="oort: exponent of the penalty on clients over the deadline",
     )
+    exclude: Names = Field(default=(), description="clients that are never asked, by name")
     deadline: float | None = Field(
         default=None,
         gt=0,

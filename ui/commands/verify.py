@@ -1,7 +1,9 @@
-"""``fedpilot verify``: check that a run, or a study with its runs, is as it was written."""
+"""``fedpilot verify``: check that a run with its chats, or a study, is as it was written."""
 
 from argparse import Namespace
+from pathlib import Path
 
+from agents.copilot import records
 from agents.study import ledger
 from federation.errors import CorruptError
 from federation.runs.run import problems
@@ -14,7 +16,7 @@ def main(args: Namespace) -> int:
     Raises:
         CorruptError: if something is not as it was written.
     """
-    check = ledger.problems if ledger.is_study(args.directory) else problems
+    check = ledger.problems if ledger.is_study(args.directory) else of_run
     found = check(args.directory)
     if args.json:
         print_json({"path": str(args.directory), "ok": not found, "problems": list(found)})
@@ -26,3 +28,8 @@ def main(args: Namespace) -> int:
         more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
         raise CorruptError(f"{found[0]}{more}")
     return 0
+
+
+def of_run(path: Path) -> list[str]:
+    """Check a run and the chats about it."""
+    return [*problems(path), *records.problems(path)]
