@@ -164,7 +164,7 @@ def test_the_core_alone_refuses_a_pilot(world, tmp_path):
 @pytest.mark.parametrize(
     ("pilot", "words"),
     [
-        ({"policy": "oracle"}, "pilot.policy 'oracle' is unknown; there are fixed, heuristic"),
+        ({"policy": "oracle"}, "pilot.policy: 'oracle' is unknown; there are fixed, heuristic"),
         ({"polcy": "null"}, "unknown key polcy; did you mean policy?"),
         ({"bounds": {"lr": [0.1, 0.001]}}, "pilot.bounds.lr: write \\[low, high\\]"),
         ({"bounds": {"lr": [0.02, 0.1]}}, "the configured 0.01 is outside 0.02 to 0.1"),
