@@ -36,7 +36,7 @@ lint: $(STAMP)  ## ruff and pyright
 bench: $(STAMP)  ## clients' steps per second, ours against a sequential PEFT loop
 	$(BIN)/fedpilot bench engine
 
-results: $(STAMP)  ## docs/results.md from real data in $(DATA): about an hour, interruptible
+results: $(STAMP)  ## docs/results.md from real data in $(DATA): hours on two cores, interruptible
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks.results --data "$(DATA)" --out docs/results.md
 
 bench-population: $(STAMP)  ## 10,000 registered clients against 100: start, memory, seconds, bytes
