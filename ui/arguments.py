@@ -222,6 +222,13 @@ def _bench(parser: ArgumentParser) -> None:
     parser.add_argument("rest", nargs=REMAINDER, help="arguments of the benchmark")
 
 
+def _ui(parser: ArgumentParser) -> None:
+    help = "folder that holds runs, or will (default: runs)"
+    parser.add_argument("folder", metavar="RUNS", type=Path, nargs="?", help=help)
+    help = "port of loopback (default: %(default)s)"
+    parser.add_argument("--port", metavar="N", type=int, default=8501, help=help)
+
+
 def _init(parser: ArgumentParser) -> None:
     help = "new file (default: fedpilot.toml)"
     parser.add_argument(
@@ -236,6 +243,7 @@ COMMANDS = (
         _demo,
         go_on=RESUME,
     ),
+    Command("ui", "open the interface in a browser: set up, watch, steer, compare", _ui),
     Command("run", "run a federated experiment", _run, go_on=RESUME),
     Command("resume", "go on with a run that was stopped or killed", a_run, go_on=RESUME),
     Command("runs", "list runs", _runs),

@@ -124,6 +124,15 @@ def read(path: Path) -> list[Entry]:
     return tail(path)[0]
 
 
+def salvage(path: Path) -> list[Entry]:
+    """Read the whole lines before the first fault, if there is one.
+
+    Raises:
+        StorageError: if the file cannot be read.
+    """
+    return _read(path, Cursor())[0]
+
+
 def verify(path: Path) -> Verification:
     """Check a whole journal and name the first bad record, instead of raising.
 

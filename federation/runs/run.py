@@ -195,6 +195,31 @@ class Run:
         check_config(path, run.history.start)
         return run
 
+    @classmethod
+    def readable(cls, path: str | Path) -> tuple["Run", str]:
+        """Read of a run what can be read: the records before the first one that was changed.
+
+        Returns:
+            The run, to be looked at and not to be gone on with, and what is wrong with it in a
+            line; empty if nothing is.
+
+        Raises:
+            ConfigError: if there is no run at ``path``.
+            StorageError: if it cannot be read.
+        """
+        path = Path(path)
+        try:
+            return cls.open(path), ""
+        except CorruptError as error:
+            why = str(error)
+        try:
+            config = read_config(path)
+        except CorruptError:
+            config = {}
+        there = (path / JOURNAL).exists()
+        entries = tuple(journal.salvage(path / JOURNAL)) if there else ()
+        return cls(path, config, entries, history_of(entries), Cursor()), why
+
     def refresh(self) -> "Run":
         """Return the run as it stands now, reading only what was appended since.
 
@@ -205,6 +230,8 @@ class Run:
         if not (self.path / JOURNAL).exists():
             return self
         new, cursor = journal.tail(self.path / JOURNAL, self._cursor)
+        if not new:
+            return self
         entries = (*self.entries, *new)
         return Run(self.path, self.config, entries, history_of(entries), cursor)
 

@@ -1,0 +1,1 @@
+"""The Streamlit interface: reads run directories, draws them, writes commands; decides nothing."""

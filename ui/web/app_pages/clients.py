@@ -1,0 +1,5 @@
+"""Clients: to be written."""
+
+import streamlit as st
+
+st.title("clients")

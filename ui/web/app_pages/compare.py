@@ -1,0 +1,5 @@
+"""Compare: to be written."""
+
+import streamlit as st
+
+st.title("compare")

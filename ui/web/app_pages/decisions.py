@@ -1,0 +1,5 @@
+"""Decisions: to be written."""
+
+import streamlit as st
+
+st.title("decisions")

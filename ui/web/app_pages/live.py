@@ -1,0 +1,156 @@
+"""Live: a run as it goes on, what was decided, and how to steer it."""
+
+import streamlit as st
+
+from federation.runs.storage import size_text
+from ui.web import actions
+from ui.web.charts import curves, lanes
+from ui.web.figures import (
+    main_metric,
+    measured,
+    noise,
+    progress,
+    seconds_text,
+    training_loss,
+)
+from ui.web.jobs import jobs
+from ui.web.language import METRICS, STATUSES
+from ui.web.shell import (
+    RUN,
+    badge,
+    page,
+    pick_run,
+    plain,
+    shelf,
+    source_badge,
+    status_of,
+    watch,
+)
+from ui.web.store import Opened
+
+EVERY = 1.0  # seconds between looks at a run that goes on
+
+wanted = st.query_params.get(RUN)
+starting = next(
+    (j for j in jobs(shelf().folder, wanted) if wanted and wanted not in shelf().names()), None
+)
+
+
+@st.fragment(run_every=EVERY)
+def until_there(name: str) -> None:
+    """Say that a run is being started, until it is there or its process has said why not."""
+    job = next(iter(jobs(shelf().folder, name)))
+    if name in shelf().names():
+        st.rerun()
+    if job.alive:
+        st.status(f"{plain(job.title)} is starting: {plain(job.said or 'loading')}", type="compact")
+    else:
+        st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
+        st.page_link(page("runs"), label="Back to the runs", icon=":material/arrow_back:")
+
+
+if starting is not None and wanted is not None:
+    st.title("Live", icon=":material/monitoring:")
+    until_there(wanted)
+    st.stop()
+
+first = pick_run("Live", ":material/monitoring:")
+live = first.status == "running" or any(j.alive for j in jobs(shelf().folder, first.name))
+
+
+@st.fragment(run_every=EVERY if live else None)
+def show(name: str) -> None:
+    """Show a run as it stands."""
+    opened = shelf().open(name)
+    if live and opened.status != "running":
+        st.rerun()
+    heading(opened)
+    if not opened.run.history.rounds:
+        st.caption("No round is finished yet: the model is loaded, measured and judged first.")
+        return
+    numbers(opened)
+    pictures(opened)
+
+
+def heading(opened: Opened) -> None:
+    """Show the status, why it is so, and what can be done about it."""
+    status = status_of(opened)
+    run = opened.run
+    with st.container(horizontal=True, vertical_alignment="center"):
+        badge(STATUSES[status])
+        if run.history.ended and run.history.ended.reason:
+            st.caption(plain(run.history.ended.reason))
+        over = status in ("stopped", "interrupted", "failed")
+        if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
+            watch(actions.resume(shelf().folder, opened.name))
+    how = progress(run)
+    words = f"round {how.done} of {how.planned}"
+    if status == "running":
+        words += f", about {seconds_text(how.seconds_left)} left"
+    st.progress(how.share, words)
+    for warning in run.history.warnings[-3:]:
+        st.warning(plain(warning.text), icon=":material/warning:")
+
+
+def numbers(opened: Opened) -> None:
+    """Show the figures that matter now."""
+    run = opened.run
+    losses = training_loss(run)
+    scatter = noise(losses.values())
+    main = main_metric(run)
+    tested = measured(run, main)
+    with st.container(horizontal=True):
+        newest = list(losses.values())[-1] if losses else None
+        st.metric(
+            "Training loss", "–" if newest is None else f"{newest:.3f}",
+            None if scatter is None else f"± {scatter:.3f}", delta_color="off", delta_arrow="off",
+            delta_description="from round to round", border=True,
+            help="mean over the cohort, nats per token; the noise is the robust spread of second "
+            "differences",
+        )  # fmt: skip
+        if tested:
+            last, base = list(tested.values())[-1], tested.get(0)
+            st.metric(
+                METRICS.get(main, main).capitalize(), f"{last:.3f}",
+                None if base is None else f"{last - base:+.3f}", border=True,
+                delta_description="against the base model", help="on everybody's test",
+                delta_color="inverse" if main == "nll" else "normal",
+            )  # fmt: skip
+        st.metric("Sent to clients", size_text(run.bytes_down), border=True)
+        st.metric("Sent by clients", size_text(run.bytes_up), border=True)
+        st.metric("Time in rounds", seconds_text(run.seconds), border=True)
+
+
+def pictures(opened: Opened) -> None:
+    """Show curves, lanes and the newest explanation."""
+    run = opened.run
+    main = main_metric(run)
+    two = st.columns(2)
+    with two[0].container(border=True):
+        st.markdown("**Loss, and what was decided**")
+        st.altair_chart(curves.loss(run), alt="Training and test loss over rounds, with decisions")
+    with two[1].container(border=True):
+        st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**")
+        if measured(run, main):
+            st.altair_chart(curves.metric(run, main), alt=f"{METRICS.get(main, main)} over rounds")
+        else:
+            st.caption("Not measured yet.")
+    two = st.columns([3, 2])
+    with two[0].container(border=True):
+        frame, more = lanes.lane_frame(run)
+        st.markdown("**Who took part**")
+        st.altair_chart(lanes.lanes(frame), alt="What became of every client, by round")
+        if more:
+            st.caption(f"{more:,} more clients took part less often and are not drawn.")
+    with two[1].container(border=True):
+        st.markdown("**The newest round, explained**")
+        explanation = next(iter(run.history.explanations[-1:]), None)
+        if explanation is None:
+            st.caption("This run has no pilot that explains.")
+        else:
+            st.caption(f"round {(explanation.round or 0) + 1}")
+            st.markdown(source_badge(explanation.source))
+            st.markdown(plain(explanation.text))
+
+
+show(first.name)

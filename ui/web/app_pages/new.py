@@ -1,0 +1,5 @@
+"""New: to be written."""
+
+import streamlit as st
+
+st.title("new")

@@ -1,0 +1,5 @@
+"""Playground: to be written."""
+
+import streamlit as st
+
+st.title("playground")

@@ -1,0 +1,104 @@
+"""Runs: what there is, what it came to, and what can be done with it."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from ui.web import store
+from ui.web.jobs import jobs
+from ui.web.language import STATUSES
+from ui.web.overview import COLUMNS, rows
+from ui.web.shell import (
+    RUN,
+    acting,
+    demo_button,
+    nothing_yet,
+    page,
+    plain,
+    problems,
+    shelf,
+    status_of,
+)
+
+EVERY = 3.0  # seconds between looks while something goes on
+
+left, right = st.columns([3, 2], vertical_alignment="bottom")
+left.title("Runs", icon=":material/table_rows:")
+with right.container(horizontal=True, horizontal_alignment="right"):
+    with st.popover("Import", icon=":material/download:"):
+        source = st.text_input("Run directory on this machine", placeholder="/path/to/run")
+        if st.button("Import", key="import", disabled=not source):
+            with problems():
+                st.toast(f"imported {plain(shelf().take_in(Path(source)))}")
+    st.page_link(page("new"), label="New experiment", icon=":material/add_circle:")
+
+if not shelf().names() and not any(job.alive for job in jobs(shelf().folder)):
+    nothing_yet()
+    st.stop()
+
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    wanted = st.text_input(
+        "Find", type="search", placeholder="name, algorithm, data, tag", key="q", live=True,
+        bind="query-params", width=320,
+    )  # fmt: skip
+    states = st.pills(
+        "Status", list(STATUSES), selection_mode="multi", key="status", bind="query-params",
+        format_func=lambda s: STATUSES[s].word,
+    )  # fmt: skip
+
+busy = any(o.status == "running" for o in shelf().opened())
+busy = busy or any(job.alive for job in jobs(shelf().folder))
+
+
+@st.fragment(run_every=EVERY if busy else None)
+def table() -> None:
+    """Show the runs that are wanted, and what can be done with the one that is selected."""
+    found = [o for o in shelf().opened() if not states or status_of(o) in states]
+    shown = rows([(o, status_of(o)) for o in found], wanted or "")
+    for job in jobs(shelf().folder):
+        if job.alive and job.about not in shelf().names():
+            st.caption(f":material/hourglass_top: {plain(job.title)} is starting …")
+        elif job.code and job.about not in shelf().names() and job == jobs(shelf().folder)[0]:
+            st.error(f"{plain(job.title)}: {plain(job.said)}", icon=":material/error:")
+    if not len(shown):
+        st.caption("No run is like that.")
+        return
+    event = st.dataframe(
+        shown, key="table", hide_index=True, column_config=COLUMNS, on_select="rerun",
+        selection_mode="single-row", alt="Runs with their status, figures and cost",
+    )  # fmt: skip
+    chosen = event["selection"]["rows"]
+    if not chosen:
+        st.caption("Select a run to open, clone, tag or delete it.")
+        return
+    act(str(shown.iloc[chosen[0]]["run"]))
+
+
+def act(name: str) -> None:
+    """Offer what can be done with a run."""
+    path = shelf().path(name)
+    with st.container(horizontal=True, border=True, vertical_alignment="center"):
+        st.markdown(f"**{plain(name)}**")
+        for target, label, icon in (
+            ("live", "Open", ":material/monitoring:"),
+            ("new", "Clone and edit", ":material/content_copy:"),
+            ("compare", "Compare", ":material/compare:"),
+        ):
+            key = "like" if target == "new" else RUN
+            st.page_link(page(target), label=label, icon=icon, query_params={key: name})
+        with st.popover("Tags", icon=":material/sell:"):
+            old = ", ".join(store.tags(path))
+            words = st.text_input("Tags, separated by commas", old, key=f"tags-{name}")
+            if st.button("Save", key=f"save-{name}"):
+                acting(lambda: store.tag(path, (words or "").split(",")), "tags saved")
+                st.rerun()
+        with st.popover("Delete", icon=":material/delete:"):
+            st.markdown(f"Delete **{plain(name)}** and everything in it? This cannot be undone.")
+            if st.button("Delete it", type="primary", key=f"delete-{name}"):
+                acting(lambda: shelf().delete(name), f"{name} is deleted")
+                st.rerun()
+
+
+table()
+if not shelf().names():
+    demo_button()

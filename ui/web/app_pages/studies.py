@@ -1,0 +1,5 @@
+"""Studies: to be written."""
+
+import streamlit as st
+
+st.title("studies")

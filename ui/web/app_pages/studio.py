@@ -1,0 +1,5 @@
+"""Studio: to be written."""
+
+import streamlit as st
+
+st.title("studio")

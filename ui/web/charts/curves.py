@@ -1,0 +1,138 @@
+"""Loss and accuracy over rounds, with the decisions that changed something as marks on them."""
+
+import math
+
+import altair as alt
+import pandas as pd
+
+from federation.runs.records import DecisionRecord
+from federation.runs.run import Run
+from ui.web.charts.marks import HEIGHT, below, colours, shapes
+from ui.web.figures import measured, noise, own_subject_of, thinned, training_loss
+from ui.web.language import METRICS, SOURCES, SUBJECTS
+
+Picture = alt.LayerChart | alt.FacetChart
+MOST = 400  # points of a line; more are not seen, and cost
+
+
+def loss_frame(run: Run) -> pd.DataFrame:
+    """Return the cohort's training loss: round (from 1), loss, and the band that is noise."""
+    series = training_loss(run)
+    spread = noise(series.values()) or 0.0
+    rounds = thinned(list(series), MOST)
+    rows = [(r, series[r], series[r] - spread, series[r] + spread) for r in rounds]
+    return pd.DataFrame(rows, columns=["round", "loss", "low", "high"])
+
+
+def decision_frame(run: Run) -> pd.DataFrame:
+    """Return the decisions that changed a knob, or failed: where to mark them and what they did."""
+    losses = training_loss(run)
+    before: dict[str, float] = {}
+    rows = []
+    for n, decision in run.history.decisions.items():
+        now = values_of(decision)
+        changes = [f"{k} {before[k]:g} → {v:g}" for k, v in now.items() if before.get(k, v) != v]
+        if (changes or decision.source == "fallback") and n + 1 in losses:
+            word = SOURCES[decision.source].word
+            what = ", ".join(changes) or "no change"
+            rows.append((n + 1, losses[n + 1], word, what, decision.reason))
+        before = now
+    return pd.DataFrame(rows, columns=["round", "loss", "by", "change", "why"])
+
+
+def values_of(decision: DecisionRecord) -> dict[str, float]:
+    """Return the knobs' values that a decision applied; without a pilot, those of the work."""
+    applied = decision.details.get("applied")
+    if isinstance(applied, dict):
+        return {k: float(v) for k, v in applied.items() if isinstance(v, int | float)}
+    work = {k: decision.work.get(k) for k in ("lr", "steps")}
+    known = {k: float(v) for k, v in work.items() if isinstance(v, int | float)}
+    return known | {"cohort_size": float(len(decision.clients))}
+
+
+def loss(run: Run) -> Picture:
+    """Draw the training loss with its noise, the tested loss, and what was decided."""
+    frame = loss_frame(run)
+    rounds = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
+    low = alt.Y("low:Q", title="loss, nats per token", scale=alt.Scale(zero=False))
+    band = alt.Chart(frame).mark_area(opacity=0.18).encode(x=rounds, y=low, y2="high:Q")
+    line = (
+        alt.Chart(frame)
+        .mark_line(strokeWidth=2)
+        .encode(
+            x=rounds,
+            y=alt.Y("loss:Q", title="loss, nats per token"),
+            tooltip=[alt.Tooltip("round:Q"), alt.Tooltip("loss:Q", format=".3f", title="training")],
+        )
+    )
+    layers: list[alt.Chart] = [band, line, *tested(run, "nll")]
+    marks = decision_frame(run)
+    if len(marks):
+        layers.append(decided(marks))
+    both = alt.layer(*layers).resolve_scale(shape="independent", color="independent")
+    return both.properties(height=HEIGHT)
+
+
+def decided(marks: pd.DataFrame) -> alt.Chart:
+    """Draw decisions as marks whose colour and shape say who decided."""
+    present = {name for name, look in SOURCES.items() if look.word in set(marks["by"])}
+    return (
+        alt.Chart(marks)
+        .mark_point(size=110, filled=True, opacity=1, stroke="white", strokeWidth=1)
+        .encode(
+            x="round:Q",
+            y="loss:Q",
+            color=alt.Color("by:N", scale=colours(SOURCES, present), legend=below("decided by")),
+            shape=alt.Shape("by:N", scale=shapes(SOURCES, present), legend=below("decided by")),
+            tooltip=["round:Q", "by:N", "change:N", "why:N"],
+        )
+    )
+
+
+def metric_frame(run: Run, metric: str) -> pd.DataFrame:
+    """Return a figure on everybody's test by rounds done, with what it is compared to."""
+    own = own_subject_of(run)
+    rows = [(r, v, SUBJECTS[own].word) for r, v in measured(run, metric).items()]
+    last = max((r for r, _, _ in rows), default=len(run.history.rounds))
+    for subject in SUBJECTS:
+        value = run.evaluation.get(subject, {}).get(metric, math.nan)
+        if subject != own and math.isfinite(value) and last:
+            rows += [(0, value, SUBJECTS[subject].word), (last, value, SUBJECTS[subject].word)]
+    return pd.DataFrame(rows, columns=["round", "value", "model"])
+
+
+def tested(run: Run, metric: str) -> list[alt.Chart]:
+    """Draw a figure of the run's own model where it was tested, to lie over another picture."""
+    own = own_subject_of(run)
+    points = measured(run, metric)
+    if not points:
+        return []
+    frame = pd.DataFrame(points.items(), columns=["round", "value"])
+    tooltip = [
+        alt.Tooltip("round:Q"),
+        alt.Tooltip("value:Q", format=".3f", title="everybody's test"),
+    ]
+    look = SUBJECTS[own]
+    base = alt.Chart(frame).encode(x="round:Q", y="value:Q", tooltip=tooltip)
+    return [
+        base.mark_line(strokeDash=[5, 3], color=look.hue),
+        base.mark_point(filled=True, size=60, color=look.hue),
+    ]
+
+
+def metric(run: Run, name: str) -> alt.Chart:
+    """Draw a figure on everybody's test over rounds; what it is compared to as level lines."""
+    frame = metric_frame(run, name)
+    present = {s for s, look in SUBJECTS.items() if look.word in set(frame["model"])}
+    return (
+        alt.Chart(frame)
+        .mark_line(point=alt.OverlayMarkDef(size=50), strokeWidth=2)
+        .encode(
+            x=alt.X("round:Q", title="rounds done", axis=alt.Axis(tickMinStep=1, format="d")),
+            y=alt.Y("value:Q", title=METRICS.get(name, name)),
+            color=alt.Color("model:N", scale=colours(SUBJECTS, present), legend=below()),
+            shape=alt.Shape("model:N", scale=shapes(SUBJECTS, present), legend=below()),
+            tooltip=["model:N", "round:Q", alt.Tooltip("value:Q", format=".3f")],
+        )
+        .properties(height=HEIGHT)
+    )

@@ -1,0 +1,26 @@
+"""Colours and shapes of charts, from the one visual language; sizes that all charts share."""
+
+from collections.abc import Iterable, Mapping
+
+import altair as alt
+
+from ui.web.language import Look
+
+HEIGHT = 280
+
+
+def colours(looks: Mapping[str, Look], present: Iterable[str]) -> alt.Scale:
+    """Map those that occur to their colours, in the language's order."""
+    names = [name for name in looks if name in set(present)]
+    return alt.Scale(domain=[looks[n].word for n in names], range=[looks[n].hue for n in names])
+
+
+def shapes(looks: Mapping[str, Look], present: Iterable[str]) -> alt.Scale:
+    """Map those that occur to their shapes, in the language's order."""
+    names = [name for name in looks if name in set(present)]
+    return alt.Scale(domain=[looks[n].word for n in names], range=[looks[n].shape for n in names])
+
+
+def below(title: str | None = None) -> alt.Legend:
+    """Return a legend that takes no width from the picture."""
+    return alt.Legend(title=title, orient="bottom", columns=6, symbolLimit=40)

@@ -1,0 +1,128 @@
+"""What a page says of a run in numbers: plain values from its records; knows nothing of drawing."""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import fmean, median
+from typing import NamedTuple, TypeVar
+
+from federation.errors import FedpilotError
+from federation.runs.run import Run
+from ui.results import asked, mean, own_subject
+
+T = TypeVar("T")
+RECENT = 5  # rounds from whose seconds the rest is estimated
+MAIN = ("exact_match", "choice_accuracy", "rouge_l", "nll")
+"""Figures that a run is judged by, the first that was measured."""
+
+
+class Progress(NamedTuple):
+    """How far a run is.
+
+    Attributes:
+        done: committed rounds.
+        planned: rounds that there are to be; at least ``done``.
+        seconds_left: at the pace of the last rounds; None before there is one.
+    """
+
+    done: int
+    planned: int
+    seconds_left: float | None
+
+    @property
+    def share(self) -> float:
+        """Done of planned, 0 to 1."""
+        return min(1.0, self.done / self.planned) if self.planned else 0.0
+
+
+def progress(run: Run) -> Progress:
+    """Say how far a run is."""
+    done = len(run.history.rounds)
+    planned = max(done, rounds_planned(run))
+    recent = [record.seconds for record in list(run.history.rounds.values())[-RECENT:]]
+    left = fmean(recent) * (planned - done) if recent else None
+    return Progress(done, planned, left)
+
+
+def rounds_planned(run: Run) -> int:
+    """Return how many rounds there are to be; 0 if its configuration is not understood."""
+    try:
+        return asked(run).rounds
+    except FedpilotError:
+        return 0
+
+
+def training_loss(run: Run) -> dict[int, float]:
+    """Return the cohort's mean training loss by round, counted from 1, nats per token."""
+    losses = {n + 1: mean(record.loss) for n, record in run.history.rounds.items()}
+    return {round: loss for round, loss in losses.items() if loss is not None}
+
+
+def measured(run: Run, metric: str, split: str = "test") -> dict[int, float]:
+    """Return a figure of the run's own model by rounds done; 0 is the base model."""
+    own = own_subject_of(run)
+    found = {}
+    for evaluation in run.evaluations:
+        value = evaluation.metrics.get(metric, math.nan)
+        if evaluation.split != split or not math.isfinite(value):
+            continue
+        if evaluation.subject == own and evaluation.round is not None:
+            found[evaluation.round + 1] = value
+        elif evaluation.subject == "base" and evaluation.round is None:
+            found[0] = value
+    return dict(sorted(found.items()))
+
+
+def own_subject_of(run: Run) -> str:
+    """Return whose model a run trains; "federated" where its configuration is not understood."""
+    try:
+        return own_subject(run)
+    except FedpilotError:
+        return "federated"
+
+
+def main_metric(run: Run) -> str:
+    """Return the figure by which a run is judged."""
+    there = {name for e in run.evaluations if e.split == "test" for name in e.metrics}
+    return next((name for name in MAIN if name in there), "nll")
+
+
+def noise(values: Iterable[float]) -> float | None:
+    """Estimate how much a series scatters from one round to the next, its trend taken out.
+
+    The robust spread of second differences, whose variance is six times that of independent noise.
+
+    Returns:
+        A standard deviation; None of fewer than five values.
+    """
+    series = list(values)
+    if len(series) < 5:
+        return None
+    second = [a - 2 * b + c for a, b, c in zip(series, series[1:], series[2:], strict=False)]
+    return 1.4826 * median(abs(x) for x in second) / math.sqrt(6)
+
+
+def sparkline(run: Run, most: int = 60) -> list[float]:
+    """Return the main figure over rounds, thinned out; the training loss if nothing is tested."""
+    series = list(measured(run, main_metric(run)).values())
+    if len(series) < 3:
+        series = list(training_loss(run).values())
+    return thinned(series, most)
+
+
+def thinned(series: Sequence[T], most: int) -> list[T]:
+    """Keep at most so many values, evenly spaced, the last one among them."""
+    if len(series) <= most:
+        return list(series)
+    step = (len(series) - 1) / (most - 1)
+    return [series[round(i * step)] for i in range(most)]
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Write a duration as people say it."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,128 @@
+"""Work that the interface starts and does not do: ``fedpilot`` in processes of their own.
+
+A job is a folder ``RUNS/.jobs/<id>``: what was asked, what the process said, and how it ended.  The
+process holds the folder's lock while it lives, in a session of its own, so it outlives the server
+and whoever looks later still sees whether it goes on.
+"""
+
+import json
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from federation.runs import storage
+
+JOBS = ".jobs"
+ASKED, ENDED, LOG = "job.json", "ended.json", "output.log"
+STARTING = 20.0  # seconds that a process may take until it holds the lock
+TOLD = 20_000  # bytes of what it said that are looked at
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that was started.
+
+    Attributes:
+        folder: where it is written down.
+        title: what it is, for people.
+        args: what follows ``fedpilot``.
+        about: name of the run that it makes or is about; empty: of none.
+        began: seconds since the epoch.
+    """
+
+    folder: Path
+    title: str
+    args: tuple[str, ...]
+    about: str
+    began: float
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code; None while it goes on, or if it was killed."""
+        try:
+            return int(json.loads((self.folder / ENDED).read_text())["code"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process lives, or is about to."""
+        if self.code is not None:
+            return False
+        if storage.is_locked(self.folder):
+            return True
+        return not (self.folder / storage.LOCK).exists() and time.time() - self.began < STARTING
+
+    @property
+    def said(self) -> str:
+        """What it said last: of a command that failed, the line that says why."""
+        lines = [line for line in self.output.replace("\r", "\n").splitlines() if line.strip()]
+        return lines[-1].removeprefix("fedpilot: ").strip() if lines else ""
+
+    @property
+    def output(self) -> str:
+        """The end of what it said."""
+        try:
+            data = (self.folder / LOG).read_bytes()
+        except OSError:
+            return ""
+        return data[-TOLD:].decode("utf-8", "replace")
+
+
+def start(runs: Path, title: str, args: Sequence[str], about: str = "") -> Job:
+    """Start a command of ``fedpilot`` in a process of its own.
+
+    Args:
+        runs: folder of the runs; its parent is where relative paths start.
+        title: what it is, for people.
+        args: what follows ``fedpilot``.
+        about: name of the run that it makes or is about.
+
+    Raises:
+        StorageError: if the folder cannot be written.
+    """
+    folder = runs / JOBS / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    job = Job(folder, title, tuple(args), about, time.time())
+    with storage.explained(folder):
+        folder.mkdir(parents=True)
+    asked = {"title": title, "args": list(args), "about": about, "began": job.began}
+    storage.atomic_write(folder / ASKED, json.dumps(asked).encode())
+    with storage.explained(folder / LOG), open(folder / LOG, "wb") as log:
+        subprocess.Popen(  # not waited for: it goes on when this process has ended
+            [sys.executable, "-m", "ui.web.worker", str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return job
+
+
+def read(folder: Path) -> Job | None:
+    """Read what was asked; None if it cannot be read."""
+    try:
+        asked = json.loads((folder / ASKED).read_text(encoding="utf-8"))
+        args = tuple(str(x) for x in asked["args"])
+        return Job(folder, str(asked["title"]), args, str(asked["about"]), float(asked["began"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def jobs(runs: Path, about: str | None = None) -> list[Job]:
+    """List jobs, the newest first.
+
+    Args:
+        runs: folder of the runs.
+        about: only those of this run.
+    """
+    found = [read(folder) for folder in sorted((runs / JOBS).glob("*"), reverse=True)]
+    return [job for job in found if job and about in (None, job.about)]

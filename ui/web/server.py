@@ -1,0 +1,126 @@
+"""The web server of the interface: Streamlit on loopback, with headers that let nothing else in.
+
+Training never happens here: the interface starts other processes and reads what they write, so
+that reloading, closing or killing it changes nothing in a run.
+"""
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from federation.errors import ConfigError
+
+HERE = Path(__file__).parent
+SCRIPT, THEME = HERE / "app.py", HERE / "theme.toml"
+RUNS = "FEDPILOT_RUNS"
+"""Environment variable that names the folder of the runs to the pages."""
+LOOPBACK = "127.0.0.1"
+
+POLICY = "; ".join(
+    (
+        "default-src 'self'",
+        # Vega compiles the expressions of a chart; Streamlit sets styles from code.
+        "script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:",
+        "style-src 'self' 'unsafe-inline'",
+        "img-src 'self' data: blob:",
+        "font-src 'self' data:",
+        "connect-src 'self' data: blob:",
+        "worker-src 'self' blob:",
+        "object-src 'none'",
+        "base-uri 'self'",
+        "form-action 'self'",
+        "frame-ancestors 'none'",
+    )
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Frame-Options": "DENY",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class Headers:
+    """Adds :data:`HEADERS` to every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Wrap an application."""
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(k.lower().encode(), v.encode()) for k, v in HEADERS.items()]
+                message["headers"] = [*message.get("headers", []), *added]
+            await send(message)
+
+        await self.app(scope, receive, with_headers if scope["type"] == "http" else send)
+
+
+async def health(request: Request) -> JSONResponse:
+    """Say that the server is there."""
+    return JSONResponse({"status": "ok"})
+
+
+def settings(port: int) -> dict[str, Any]:
+    """Return Streamlit's settings: loopback, its protections on, nothing told to anybody."""
+    return {
+        "browser.gatherUsageStats": False,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "viewer",
+        "runner.magicEnabled": False,
+        "server.address": LOOPBACK,
+        "server.allowedHosts": ["localhost", LOOPBACK],
+        "server.enableCORS": True,
+        "server.enableXsrfProtection": True,
+        "server.fileWatcherType": "none",
+        "server.headless": True,
+        "server.maxUploadSize": 512,
+        "server.port": port,
+        "theme.base": str(THEME),
+    }
+
+
+def serve(runs: Path, port: int) -> None:
+    """Serve the interface until it is stopped.
+
+    Args:
+        runs: folder that holds, or will hold, run directories.
+        port: of loopback.
+
+    Raises:
+        ConfigError: if the port is taken.
+    """
+    refuse_taken(port)
+    os.environ[RUNS] = str(runs.absolute())
+    app = st.App(SCRIPT, routes=[Route("/api/health", health)], middleware=[Middleware(Headers)])
+    app.run(config=settings(port))
+
+
+def refuse_taken(port: int) -> None:
+    """Refuse a port on which somebody listens.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise ConfigError(
+                f"port {port} of {LOOPBACK} cannot be used ({error.strerror}): choose another"
+                " with --port"
+            ) from None

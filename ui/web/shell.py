@@ -1,0 +1,156 @@
+"""What pages share: the shelf of runs, which run a page is about, its heading, and how errors look.
+
+Which run is meant stands in the URL (``?run=NAME``), so that every page can be sent to somebody.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from federation.errors import FedpilotError
+from ui.web.jobs import Job, jobs
+from ui.web.language import SOURCES, STATUSES, Look
+from ui.web.server import RUNS
+from ui.web.store import Opened, Shelf
+
+PAGES = Path(__file__).parent / "app_pages"
+RUN = "run"
+"""Key of the run in the URL and in the session."""
+
+
+@st.cache_resource(show_spinner=False)
+def _shelf(folder: str) -> Shelf:
+    return Shelf(Path(folder))
+
+
+def shelf() -> Shelf:
+    """Return the runs of this server, one copy for all tabs."""
+    return _shelf(os.environ.get(RUNS) or "runs")
+
+
+def page(name: str) -> str:
+    """Return the script of a page, for links and switches."""
+    return str(PAGES / f"{name}.py")
+
+
+def status_of(opened: Opened) -> str:
+    """Return a run's status as people see it: one that runs may be paused, or wait for them."""
+    if opened.status == "running":
+        if opened.run.asking is not None:
+            return "waiting"
+        if opened.run.paused:
+            return "paused"
+    return opened.status
+
+
+def badge(look: Look, help: str | None = None) -> None:
+    """Show a status or a source."""
+    st.badge(look.word, icon=look.icon, color=look.badge, help=help)
+
+
+def source_badge(source: str) -> str:
+    """Write a source as an inline badge."""
+    look = SOURCES[source]
+    return f":{look.badge}-badge[{look.icon} {look.word}]"
+
+
+def status_badge(status: str) -> str:
+    """Write a status as an inline badge."""
+    look = STATUSES[status]
+    return f":{look.badge}-badge[{look.icon} {look.word}]"
+
+
+def plain(text: str) -> str:
+    """Let a text from data stand for itself in Markdown: no link, no image, no formula, no icon."""
+    return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>~$:&" else c for c in text)
+
+
+def pick_run(title: str, icon: str) -> Opened:
+    """Show a page's heading and which run it is about; end the page where there is none.
+
+    Args:
+        title: of the page.
+        icon: of the page.
+
+    Returns:
+        The run.
+    """
+    names = shelf().names()
+    if not names:
+        st.title(title, icon=icon)
+        nothing_yet()
+        st.stop()
+    left, right = st.columns([3, 2], vertical_alignment="bottom")
+    left.title(title, icon=icon)
+    wanted = st.query_params.get(RUN)
+    if wanted and wanted not in names:
+        st.warning(f"There is no run {plain(wanted)} here any more; this is another one.")
+    name = right.selectbox("Run", names, key=RUN, bind="query-params", filter_mode="contains")
+    with problems():
+        opened = shelf().open(name or names[0])
+        if opened.damage:
+            damaged(opened)
+        return opened
+    st.stop()
+
+
+def damaged(opened: Opened) -> None:
+    """Say that a run is damaged: what is readable is shown, nothing can be done with it."""
+    st.error(
+        f"{plain(opened.damage)}\n\nWhat stands before the damage is shown below, read-only.",
+        title="This run is damaged",
+        icon=":material/broken_image:",
+    )
+
+
+def nothing_yet() -> None:
+    """Say that there are no runs, and offer the demo."""
+    with st.container(border=True, horizontal_alignment="center", gap="medium"):
+        st.markdown("### No runs yet", text_alignment="center")
+        st.markdown(
+            "The demo trains a federation of five invented organisations on a small built-in "
+            "model, offline, in about two minutes on two processor cores.",
+            text_alignment="center",
+        )
+        with st.container(horizontal=True, horizontal_alignment="center"):
+            demo_button()
+            st.page_link(page("new"), label="Set up your own", icon=":material/add_circle:")
+
+
+def demo_button() -> None:
+    """Offer the demo with one button; start it, then go and watch."""
+    pending = next((j for j in jobs(shelf().folder) if j.args[:1] == ("demo",) and j.alive), None)
+    if pending is not None:
+        watch(pending)
+    elif st.button("Start the demo", type="primary", icon=":material/rocket_launch:"):
+        from ui.web.actions import start_demo
+
+        with problems():
+            watch(start_demo(shelf().folder))
+
+
+def watch(job: Job) -> None:
+    """Go to the live page of a run that a job makes."""
+    st.switch_page(page("live"), query_params={RUN: job.about, "job": job.id})
+
+
+@contextmanager
+def problems() -> Iterator[None]:
+    """Show an error of the user's in a line; faults of ours are shown by the app."""
+    try:
+        yield
+    except FedpilotError as error:
+        st.error(plain(str(error)), icon=":material/error:")
+
+
+def acting(what: Callable[[], object], done: str) -> None:
+    """Do something that a button asks for; say that it is done, or why not."""
+    try:
+        what()
+    except FedpilotError as error:
+        st.toast(plain(str(error)), icon=":material/error:", duration="long")
+    else:
+        st.toast(done, icon=":material/check:")
