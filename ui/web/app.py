@@ -6,6 +6,7 @@ from ui.web.server import HERE
 from ui.web.shell import page
 
 st.set_page_config(page_title="fedpilot", page_icon=str(HERE / "logo.svg"), layout="wide")
+st.logo(str(HERE / "wordmark.svg"), icon_image=str(HERE / "logo.svg"), size="large")
 
 pages = {
     "Runs": [

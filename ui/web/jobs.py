@@ -19,6 +19,8 @@ from federation.runs import storage
 JOBS = ".jobs"
 ASKED, ENDED, LOG = "job.json", "ended.json", "output.log"
 STARTING = 20.0  # seconds that a process may take until it holds the lock
+CHILDREN: list["subprocess.Popen[bytes]"] = []
+"""Processes that this one started: kept until they end, so that none stays behind as a zombie."""
 TOLD = 20_000  # bytes of what it said that are looked at
 
 
@@ -97,13 +99,14 @@ def start(runs: Path, title: str, args: Sequence[str], about: str = "") -> Job:
     asked = {"title": title, "args": list(args), "about": about, "began": job.began}
     storage.atomic_write(folder / ASKED, json.dumps(asked).encode())
     with storage.explained(folder / LOG), open(folder / LOG, "wb") as log:
-        subprocess.Popen(  # not waited for: it goes on when this process has ended
+        child = subprocess.Popen(  # not waited for: it goes on when this process has ended
             [sys.executable, "-m", "ui.web.worker", str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+    CHILDREN[:] = [*(other for other in CHILDREN if other.poll() is None), child]
     return job
 
 

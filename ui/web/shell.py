@@ -39,9 +39,9 @@ def page(name: str) -> str:
 def status_of(opened: Opened) -> str:
     """Return a run's status as people see it: one that runs may be paused, or wait for them."""
     if opened.status == "running":
-        if opened.run.asking is not None:
+        if getattr(opened.run, "asking", None) is not None:
             return "waiting"
-        if opened.run.paused:
+        if getattr(opened.run, "paused", False):
             return "paused"
     return opened.status
 

@@ -19,6 +19,8 @@ def main(folder: Path) -> int:
     code = 1
     try:
         code = fedpilot(job.args)
+    except SystemExit as stop:  # after --help and --version
+        code = stop.code if isinstance(stop.code, int) else 0
     finally:
         storage.atomic_write(folder / jobs.ENDED, json.dumps({"code": code}).encode())
         lock.release()

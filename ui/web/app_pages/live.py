@@ -99,12 +99,12 @@ def numbers(opened: Opened) -> None:
     scatter = noise(losses.values())
     main = main_metric(run)
     tested = measured(run, main)
-    with st.container(horizontal=True):
+    with st.grid(5, min_column_width=140, row_height=128):
         newest = list(losses.values())[-1] if losses else None
         st.metric(
             "Training loss", "–" if newest is None else f"{newest:.3f}",
             None if scatter is None else f"± {scatter:.3f}", delta_color="off", delta_arrow="off",
-            delta_description="from round to round", border=True,
+            delta_description="each round", border=True, height="stretch",
             help="mean over the cohort, nats per token; the noise is the robust spread of second "
             "differences",
         )  # fmt: skip
@@ -112,13 +112,24 @@ def numbers(opened: Opened) -> None:
             last, base = list(tested.values())[-1], tested.get(0)
             st.metric(
                 METRICS.get(main, main).capitalize(), f"{last:.3f}",
-                None if base is None else f"{last - base:+.3f}", border=True,
-                delta_description="against the base model", help="on everybody's test",
+                None if base is None else f"{last - base:+.3f}", border=True, height="stretch",
+                delta_description="vs. the base", help="on everybody's test",
                 delta_color="inverse" if main == "nll" else "normal",
             )  # fmt: skip
-        st.metric("Sent to clients", size_text(run.bytes_down), border=True)
-        st.metric("Sent by clients", size_text(run.bytes_up), border=True)
-        st.metric("Time in rounds", seconds_text(run.seconds), border=True)
+        rounds = len(run.history.rounds)
+        for label, total in (
+            ("Sent to clients", run.bytes_down),
+            ("Sent by clients", run.bytes_up),
+        ):
+            st.metric(
+                label, size_text(total), size_text(total // rounds), delta_color="off",
+                delta_arrow="off", delta_description="a round", border=True, height="stretch",
+            )  # fmt: skip
+        st.metric(
+            "Time in rounds", seconds_text(run.seconds), seconds_text(run.seconds / rounds),
+            delta_color="off", delta_arrow="off", delta_description="a round", border=True,
+            height="stretch",
+        )  # fmt: skip
 
 
 def pictures(opened: Opened) -> None:

@@ -12,6 +12,8 @@ from ui.web.figures import measured, noise, own_subject_of, thinned, training_lo
 from ui.web.language import METRICS, SOURCES, SUBJECTS
 
 Picture = alt.LayerChart | alt.FacetChart
+TRAINING, TESTED = "in training", "on everybody's test"
+LINES = {TRAINING: ("#8A7BB8", [1, 0]), TESTED: (SUBJECTS["federated"].hue, [5, 3])}
 MOST = 400  # points of a line; more are not seen, and cost
 
 
@@ -54,23 +56,40 @@ def loss(run: Run) -> Picture:
     """Draw the training loss with its noise, the tested loss, and what was decided."""
     frame = loss_frame(run)
     rounds = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
-    low = alt.Y("low:Q", title="loss, nats per token", scale=alt.Scale(zero=False))
-    band = alt.Chart(frame).mark_area(opacity=0.18).encode(x=rounds, y=low, y2="high:Q")
-    line = (
-        alt.Chart(frame)
-        .mark_line(strokeWidth=2)
-        .encode(
-            x=rounds,
-            y=alt.Y("loss:Q", title="loss, nats per token"),
-            tooltip=[alt.Tooltip("round:Q"), alt.Tooltip("loss:Q", format=".3f", title="training")],
-        )
+    height = alt.Y("value:Q", title="loss, nats per token", scale=alt.Scale(zero=False))
+    band = alt.Chart(frame).mark_area(opacity=0.15, color=LINES[TRAINING][0])
+    lines = line_frame(run)
+    present = [name for name in LINES if name in set(lines["of"])]
+    kind = alt.Color(
+        "of:N",
+        scale=alt.Scale(domain=present, range=[LINES[name][0] for name in present]),
+        legend=below(),
     )
-    layers: list[alt.Chart] = [band, line, *tested(run, "nll")]
+    dash = alt.StrokeDash(
+        "of:N",
+        scale=alt.Scale(domain=present, range=[LINES[name][1] for name in present]),
+        legend=below(),
+    )
+    tooltip = ["of:N", "round:Q", alt.Tooltip("value:Q", format=".3f", title="loss")]
+    plain = alt.Chart(lines).encode(x=rounds, y=height, color=kind, tooltip=tooltip)
+    layers: list[alt.Chart] = [
+        band.encode(x=rounds, y=alt.Y("low:Q", title="loss, nats per token"), y2="high:Q"),
+        plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
+        plain.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
+    ]
     marks = decision_frame(run)
     if len(marks):
         layers.append(decided(marks))
     both = alt.layer(*layers).resolve_scale(shape="independent", color="independent")
     return both.properties(height=HEIGHT)
+
+
+def line_frame(run: Run) -> pd.DataFrame:
+    """Return the points of both lines: round, value, of which line."""
+    series = training_loss(run)
+    rows = [(r, series[r], TRAINING) for r in thinned(list(series), MOST)]
+    rows += [(r, value, TESTED) for r, value in measured(run, "nll").items()]
+    return pd.DataFrame(rows, columns=["round", "value", "of"])
 
 
 def decided(marks: pd.DataFrame) -> alt.Chart:
@@ -99,25 +118,6 @@ def metric_frame(run: Run, metric: str) -> pd.DataFrame:
         if subject != own and math.isfinite(value) and last:
             rows += [(0, value, SUBJECTS[subject].word), (last, value, SUBJECTS[subject].word)]
     return pd.DataFrame(rows, columns=["round", "value", "model"])
-
-
-def tested(run: Run, metric: str) -> list[alt.Chart]:
-    """Draw a figure of the run's own model where it was tested, to lie over another picture."""
-    own = own_subject_of(run)
-    points = measured(run, metric)
-    if not points:
-        return []
-    frame = pd.DataFrame(points.items(), columns=["round", "value"])
-    tooltip = [
-        alt.Tooltip("round:Q"),
-        alt.Tooltip("value:Q", format=".3f", title="everybody's test"),
-    ]
-    look = SUBJECTS[own]
-    base = alt.Chart(frame).encode(x="round:Q", y="value:Q", tooltip=tooltip)
-    return [
-        base.mark_line(strokeDash=[5, 3], color=look.hue),
-        base.mark_point(filled=True, size=60, color=look.hue),
-    ]
 
 
 def metric(run: Run, name: str) -> alt.Chart:

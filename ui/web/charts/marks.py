@@ -23,4 +23,4 @@ def shapes(looks: Mapping[str, Look], present: Iterable[str]) -> alt.Scale:
 
 def below(title: str | None = None) -> alt.Legend:
     """Return a legend that takes no width from the picture."""
-    return alt.Legend(title=title, orient="bottom", columns=6, symbolLimit=40)
+    return alt.Legend(title=title, orient="bottom", columns=2, symbolLimit=40)

@@ -1,0 +1,96 @@
+"""Runs and Live: every state that a run can be in has its page, and none is an exception box."""
+
+from pathlib import Path
+
+import pytest
+
+from federation.runs.writer import RunWriter
+from tests.ui.web.conftest import Open, words
+from tests.ui.web.recorded import config, record, write
+from ui.web.shell import plain
+
+
+def test_an_empty_folder_offers_the_demo_on_both_pages(open_page: Open) -> None:
+    for page in ("runs", "live"):
+        app = open_page(page)
+        assert "No runs yet" in words(app)
+        assert "Start the demo" in [b.label for b in app.button]
+
+
+def test_the_table_says_what_every_run_came_to(open_page: Open, runs: Path) -> None:
+    record(runs / "good")
+    record(runs / "half", done=3, rounds=9, end=None)
+    table = open_page().dataframe[0].value.set_index("run")
+    assert list(table.columns)[:2] == ["status", "trend"]
+    assert table.loc["good", "status"] == "finished"
+    assert table.loc["good", "loss"] == pytest.approx(3 / 6)
+    assert table.loc["good", "match"] == pytest.approx(5 / 20)
+    assert table.loc["half", "status"] == "interrupted"
+    assert table.loc["half", "rounds"] == "3 of 9"
+
+
+def test_the_table_is_searched_and_filtered(open_page: Open, runs: Path) -> None:
+    record(runs / "good")
+    record(runs / "half", done=3, rounds=9, end=None, algorithm={"name": "fedprox", "mu": 0.1})
+    assert list(open_page(q="fedprox").dataframe[0].value["run"]) == ["half"]
+    assert list(open_page(status="finished").dataframe[0].value["run"]) == ["good"]
+    assert "No run is like that" in words(open_page(q="nothing of the kind"))
+
+
+def test_one_damaged_run_hides_no_other(open_page: Open, runs: Path) -> None:
+    record(runs / "good")
+    (record(runs / "bad") / "config.json").write_text("{")
+    table = open_page().dataframe[0].value.set_index("run")
+    assert table.loc["bad", "status"] == "damaged"
+    assert table.loc["good", "status"] == "finished"
+
+
+@pytest.mark.parametrize("end", ["finished", "stopped", "failed", None])
+def test_live_shows_a_run_that_has_ended(open_page: Open, runs: Path, end: str | None) -> None:
+    record(runs / "one", done=6, rounds=8 if end != "finished" else 6, end=end)
+    app = open_page("live", run="one")
+    said = words(app)
+    assert (end or "interrupted") in said
+    assert ("Go on" in said) == (end != "finished")
+    assert plain("Round 6: loss 0.500.") in said
+    assert len(app.get("vega_lite_chart")) == 3
+    assert "0.250" in said  # exact match
+    if end == "failed":
+        assert "the data changed" in said
+
+
+def test_live_shows_a_run_that_goes_on_and_one_without_rounds(open_page: Open, runs: Path) -> None:
+    cfg = config(9)
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        app = open_page("live", run="one")
+        assert "No round is finished yet" in words(app)
+        write(writer, cfg, 4)
+        app = open_page("live", run="one")
+        assert "running" in words(app)
+        assert "Go on" not in words(app)
+        assert app.get("progress")[0].value == round(100 * 4 / 9)
+
+
+def test_live_shows_what_is_left_of_a_damaged_run_and_offers_nothing(
+    open_page: Open, runs: Path
+) -> None:
+    journal = record(runs / "bad") / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    lines[14] = lines[14].replace(b"because", b"because!")
+    journal.write_bytes(b"\n".join(lines))
+    app = open_page("live", run="bad")
+    assert "record 14" in words(app)
+    assert "Go on" not in words(app)
+    assert len(app.get("vega_lite_chart")) >= 2
+
+
+def test_a_run_that_is_gone_is_said_to_be_gone(open_page: Open, runs: Path) -> None:
+    record(runs / "one")
+    assert "There is no run gone here any more" in words(open_page("live", run="gone"))
+
+
+def test_a_name_from_outside_is_shown_as_it_is(open_page: Open, runs: Path) -> None:
+    name = "![x](http://example.com/a.png) <b>bold</b>"
+    record(runs / name.replace("/", "_"))
+    said = words(open_page("live", run="$x$ **bold**"))
+    assert "\\$x\\$ \\*\\*bold\\*\\*" in said
