@@ -3,6 +3,8 @@
 from itertools import chain, count
 from pathlib import Path
 
+from federation.runs.inbox import parse, post
+from federation.runs.run import Run
 from ui.web import jobs
 from ui.web.jobs import Job
 
@@ -30,3 +32,35 @@ def start_demo(runs: Path) -> Job:
 def resume(runs: Path, name: str) -> Job:
     """Go on with a run."""
     return jobs.start(runs, f"going on with {name}", ["resume", str(runs / name)], name)
+
+
+def fork(runs: Path, name: str, round: int, new: str, rounds: int) -> Job:
+    """Start a new run from the state after a round of another.
+
+    Args:
+        runs: folder of the runs.
+        name: the other run.
+        round: from 1.
+        new: name of the new run, made free if it is taken.
+        rounds: that the new run is to have in all.
+    """
+    new = free_name(runs, new)
+    args = ["fork", str(runs / name), "--round", str(round), "--out", str(runs / new)]
+    return jobs.start(runs, f"{new}, from {name}", [*args, "--rounds", str(rounds)], new)
+
+
+def steer(run: Run, command: str, **arguments: object) -> str:
+    """Post a command to a run that goes on.
+
+    Its id says at which state of the run it was asked for: two clicks, or two tabs, are one.
+
+    Args:
+        run: as the page shows it.
+        command: one of those of federation.runs.inbox.
+        arguments: of the command.
+
+    Raises:
+        ConfigError: if the run is not running, or the command is none.
+    """
+    values = {"id": f"{command}-{len(run.entries)}", "command": command, **arguments}
+    return post(run.path, parse(values))

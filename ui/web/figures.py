@@ -6,6 +6,7 @@ from statistics import fmean, median
 from typing import NamedTuple, TypeVar
 
 from federation.errors import FedpilotError
+from federation.pretraining.recipe import recipe_of
 from federation.runs.run import Run
 from ui.results import asked, mean, own_subject
 
@@ -46,9 +47,52 @@ def progress(run: Run) -> Progress:
 def rounds_planned(run: Run) -> int:
     """Return how many rounds there are to be; 0 if its configuration is not understood."""
     try:
-        return asked(run).rounds
+        return run.rounds_planned if recipe_of(run) is None else asked(run).rounds
     except FedpilotError:
         return 0
+
+
+class Limit(NamedTuple):
+    """Something of which a pilot may spend so much.
+
+    Attributes:
+        name: what it is.
+        used: so far.
+        most: that it may.
+    """
+
+    name: str
+    used: float
+    most: float
+
+
+def limits(run: Run) -> list[Limit]:
+    """Return what a run's pilot spent of what it may spend; empty where nothing is limited."""
+    pilot = run.config.get("pilot")
+    if not isinstance(pilot, dict):
+        return []
+    traces = [decision.details.get("trace") for decision in run.history.decisions.values()]
+
+    def traced(key: str) -> float:
+        values = [trace.get(key) for trace in traces if isinstance(trace, dict)]
+        return math.fsum(value for value in values if isinstance(value, int | float))
+
+    used = {
+        "max_client_steps": ("client-steps", client_steps(run)),
+        "max_calls": ("calls of the model", traced("attempts")),
+        "max_tokens": ("tokens of the model", traced("tokens")),
+    }
+    most = {key: pilot.get(key) for key in used}
+    return [
+        Limit(used[key][0], used[key][1], float(value))
+        for key, value in most.items()
+        if isinstance(value, int | float)
+    ]
+
+
+def client_steps(run: Run) -> float:
+    """Count the optimizer steps of all clients in committed rounds."""
+    return float(sum(record.client_steps for record in run.history.rounds.values()))
 
 
 def training_loss(run: Run) -> dict[int, float]:

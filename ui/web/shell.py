@@ -39,9 +39,9 @@ def page(name: str) -> str:
 def status_of(opened: Opened) -> str:
     """Return a run's status as people see it: one that runs may be paused, or wait for them."""
     if opened.status == "running":
-        if getattr(opened.run, "asking", None) is not None:
+        if opened.run.asking is not None:
             return "waiting"
-        if getattr(opened.run, "paused", False):
+        if opened.run.paused:
             return "paused"
     return opened.status
 

@@ -1,11 +1,17 @@
 """Live: a run as it goes on, what was decided, and how to steer it."""
 
+from functools import partial
+
 import streamlit as st
 
+from agents.privacy import spent as spent_of
+from federation.runs.inbox import waiting
+from federation.runs.run import Run, checkpoint_files
 from federation.runs.storage import size_text
 from ui.web import actions
 from ui.web.charts import curves, lanes
 from ui.web.figures import (
+    limits,
     main_metric,
     measured,
     noise,
@@ -17,6 +23,7 @@ from ui.web.jobs import jobs
 from ui.web.language import METRICS, STATUSES
 from ui.web.shell import (
     RUN,
+    acting,
     badge,
     page,
     pick_run,
@@ -80,16 +87,72 @@ def heading(opened: Opened) -> None:
         badge(STATUSES[status])
         if run.history.ended and run.history.ended.reason:
             st.caption(plain(run.history.ended.reason))
-        over = status in ("stopped", "interrupted", "failed")
-        if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
-            watch(actions.resume(shelf().folder, opened.name))
+        controls(opened, status)
     how = progress(run)
     words = f"round {how.done} of {how.planned}"
     if status == "running":
         words += f", about {seconds_text(how.seconds_left)} left"
     st.progress(how.share, words)
+    for command in waiting(run.path) if opened.status == "running" else ():
+        st.caption(f":material/schedule: {DONE[command.command]} before the next round")
+    for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
+        st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
+    if run.asking is not None:
+        st.warning("A decision waits for you.", icon=":material/person_alert:")
+        link = {RUN: opened.name, "round": str(run.asking.round + 1)}
+        st.page_link(page("decisions"), label="Decide", query_params=link)
     for warning in run.history.warnings[-3:]:
         st.warning(plain(warning.text), icon=":material/warning:")
+
+
+DONE = {
+    "pause": "pauses",
+    "resume": "goes on",
+    "stop": "stops",
+    "more_rounds": "gets one more round",
+    "answer": "hears your answer",
+}
+
+
+def controls(opened: Opened, status: str) -> None:
+    """Offer what can be done with a run in this status."""
+    if status == "damaged":
+        return
+    run = opened.run
+    buttons: list[tuple[str, str, str, dict[str, object]]] = []
+    if status == "running":
+        buttons.append(("Pause", ":material/pause:", "pause", {}))
+    if status == "paused":
+        buttons.append(("Go on", ":material/play_arrow:", "resume", {}))
+    if status in ("running", "paused", "waiting"):
+        buttons.append(("Stop", ":material/stop:", "stop", {}))
+        buttons.append(("One more round", ":material/exposure_plus_1:", "more_rounds", {"n": 1}))
+    for label, icon, command, arguments in buttons:
+        if st.button(label, icon=icon, key=command):
+            acting(partial(actions.steer, run, command, **arguments), "the run is told")
+    over = status in ("stopped", "interrupted", "failed")
+    if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
+        watch(actions.resume(shelf().folder, opened.name))
+    rounds = rounds_with_checkpoint(run)
+    if rounds:
+        with st.popover("Fork", icon=":material/call_split:"):
+            fork(opened, rounds)
+
+
+def rounds_with_checkpoint(run: Run) -> list[int]:
+    """Return the rounds, counted from 1, whose state is still on the disk."""
+    return [n + 1 for n, file in checkpoint_files(run.path, run.history).items() if file.exists()]
+
+
+def fork(opened: Opened, rounds: list[int]) -> None:
+    """Ask from which round a new run is to start."""
+    st.markdown("A new run that starts from the state after a round of this one.")
+    after = st.selectbox("After round", rounds, index=len(rounds) - 1, key="fork-round")
+    new = st.text_input("Name of the new run", f"{opened.name}-fork", key="fork-name")
+    planned = progress(opened.run).planned
+    total = st.number_input("Rounds in all", min_value=after + 1, value=max(planned, after + 1))
+    if st.button("Fork", key="fork", type="primary", disabled=not new):
+        watch(actions.fork(shelf().folder, opened.name, after, new or "", int(total)))
 
 
 def numbers(opened: Opened) -> None:
@@ -124,6 +187,18 @@ def numbers(opened: Opened) -> None:
             st.metric(
                 label, size_text(total), size_text(total // rounds), delta_color="off",
                 delta_arrow="off", delta_description="a round", border=True, height="stretch",
+            )  # fmt: skip
+        if (private := spent_of(run)) is not None:
+            st.metric(
+                "Privacy spent", f"ε {private.epsilon:.2f}", f"δ {private.delta:g}",
+                delta_color="off", delta_arrow="off", border=True, height="stretch",
+                help=f"of the client asked most often ({private.rounds} rounds), noise "
+                f"{private.multiplier:g} x the clipping norm, no amplification counted on",
+            )  # fmt: skip
+        for limit in limits(run):
+            st.metric(
+                f"Pilot: {limit.name}", f"{limit.used:,.0f}", f"of {limit.most:,.0f}",
+                delta_color="off", delta_arrow="off", border=True, height="stretch",
             )  # fmt: skip
         st.metric(
             "Time in rounds", seconds_text(run.seconds), seconds_text(run.seconds / rounds),

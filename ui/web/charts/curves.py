@@ -14,6 +14,7 @@ from ui.web.language import METRICS, SOURCES, SUBJECTS
 Picture = alt.LayerChart | alt.FacetChart
 TRAINING, TESTED = "in training", "on everybody's test"
 LINES = {TRAINING: ("#8A7BB8", [1, 0]), TESTED: (SUBJECTS["federated"].hue, [5, 3])}
+MARKED = 150  # newest decisions that are marked
 MOST = 400  # points of a line; more are not seen, and cost
 
 
@@ -39,7 +40,7 @@ def decision_frame(run: Run) -> pd.DataFrame:
             what = ", ".join(changes) or "no change"
             rows.append((n + 1, losses[n + 1], word, what, decision.reason))
         before = now
-    return pd.DataFrame(rows, columns=["round", "loss", "by", "change", "why"])
+    return pd.DataFrame(rows[-MARKED:], columns=["round", "loss", "by", "change", "why"])
 
 
 def values_of(decision: DecisionRecord) -> dict[str, float]:

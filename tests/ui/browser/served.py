@@ -1,0 +1,139 @@
+"""The interface served for real, and a browser that looks at it and may go nowhere else."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+
+SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-color-profile=srgb",
+)
+CHROMIUM = shutil.which("chromium")
+PROBES = ("/_stcore/health", "/_stcore/host-config")
+"""Where Streamlit's own page looks first for its server, below the page's address: not there."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serving(runs: Path, seconds: float = 60) -> Iterator[str]:
+    """Start ``fedpilot ui`` and give its address; it ends with the block."""
+    port = free_port()
+    command = [sys.executable, "-m", "ui.main", "ui", str(runs), "--port", str(port)]
+    log = runs.parent / "server.log"
+    with open(log, "wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        wait_for(address, process, time.monotonic() + seconds)
+        yield address
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_for(address: str, process: "subprocess.Popen[bytes]", until: float) -> None:
+    """Wait until the server answers."""
+    while time.monotonic() < until:
+        assert process.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(f"{address}/api/health", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError("the server did not answer in time")
+
+
+@dataclass
+class Eyes:
+    """A page in a browser, and everything about it that should not be.
+
+    Attributes:
+        page: the page.
+        address: of the interface.
+        seen: errors on the console, and requests to anybody else.
+    """
+
+    page: Page
+    address: str
+    seen: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> None:
+        """Go somewhere and wait until the page is drawn."""
+        self.page.goto(self.address + path)
+        self.settled()
+
+    def settled(self, seconds: float = 60) -> None:
+        """Wait until the script has run and charts are drawn; complain of exception boxes."""
+        state = '[data-testid="stApp"][data-test-script-state="notRunning"]'
+        self.page.wait_for_selector(state, timeout=seconds * 1000)
+        self.page.wait_for_timeout(700)
+        assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
+
+    def text(self) -> str:
+        """Everything that can be read."""
+        return self.page.locator('[data-testid="stMain"]').inner_text()
+
+    def until(self, words: str, seconds: float = 60) -> None:
+        """Wait until some words can be read."""
+        self.page.get_by_text(words).first.wait_for(timeout=seconds * 1000)
+
+    def click(self, name: str) -> None:
+        """Click a button."""
+        self.page.get_by_role("button", name=name).first.click()
+
+
+def looking(browser: Browser, address: str, width: int = 1280, scheme: str = "light") -> Eyes:
+    """Open a fresh browser session that notes what should not be."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900},
+        color_scheme="dark" if scheme == "dark" else "light",
+    )
+    eyes = Eyes(context.new_page(), address)
+
+    def request(request: Request) -> None:
+        own = (address, address.replace("http", "ws"), "data:", "blob:")
+        if not request.url.startswith(own):
+            eyes.seen.append(f"request to {request.url[:200]}")
+
+    def console(message: ConsoleMessage) -> None:
+        probe = message.location.get("url", "").endswith(PROBES)
+        if message.type == "error" and not probe:
+            eyes.seen.append(f"console: {message.text[:300]}")
+
+    eyes.page.on("request", request)
+    eyes.page.on("console", console)
+    eyes.page.on("pageerror", lambda error: eyes.seen.append(f"page: {error}"))
+    return eyes
+
+
+@contextmanager
+def browsing() -> Iterator[Browser]:
+    """Start Chromium without a window."""
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=list(SWITCHES))
+        try:
+            yield browser
+        finally:
+            browser.close()
