@@ -92,7 +92,8 @@ def replay(
     start = run.history.start
     engine = config.engine.model_copy(update={"chunk": start.chunk_size, "threads": start.threads})
     evaluation = config.evaluation.model_copy(update={"baselines": ()})
-    config = config.model_copy(update={"engine": engine, "evaluation": evaluation})
+    lengthened = {"rounds": run.rounds_planned}
+    config = config.model_copy(update=lengthened | {"engine": engine, "evaluation": evaluation})
 
     def repeated(setup: Setup, history: History, traffic: int) -> Planner:
         return Recorded(setup, traffic, run.history.decisions)

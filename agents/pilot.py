@@ -5,6 +5,7 @@ through. A policy that fails or is refused is replaced for that round by a rule,
 so: ``source`` is "fallback".
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ class PilotPlanner(RulePlanner):
             values,
             self.budget(round),
             round=round,
-            rounds=self._config.rounds,
+            rounds=self._config.rounds + self._history.extra_rounds,
             seed=self._config.seed,
             smallest=self._spec.smallest,
         )
@@ -147,6 +148,15 @@ class PilotPlanner(RulePlanner):
             work = work.model_copy(update={"lr": values["lr"]})
         size = int(values["cohort_size"])
         return self.chosen(round, work, self._config.cohort.model_copy(update={"size": size}))
+
+    def too_long(self, rounds: int) -> str:
+        """Refuse rounds that the budget of client-steps does not last for."""
+        round = self._history.last_round + 1
+        need = client_steps(self.current(round), rounds - round)
+        left = self.budget(round).get("client_steps", math.inf)
+        if need > left:
+            return f"{need:g} client-steps would be needed and {left:g} are left"
+        return super().too_long(rounds)
 
     def budget(self, round: int) -> dict[str, float]:
         """Return what is left before a round of what is limited."""

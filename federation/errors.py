@@ -41,3 +41,19 @@ class QuorumError(FedpilotError):
     """Too few clients answered for a round to count."""
 
     exit_code = 9
+
+
+class StoppedError(FedpilotError):
+    """A run that ended early because somebody told it to; it can be gone on with."""
+
+    exit_code = 130
+
+    def __init__(self, path: object, why: str) -> None:
+        """Say what to do.
+
+        Args:
+            path: the run directory.
+            why: who stopped it, as its journal says.
+        """
+        super().__init__(f"{path}: {why}; go on with: fedpilot resume {path}")
+        self.why = why

@@ -27,9 +27,10 @@ from federation.pretraining.pretrain import pretrain
 from federation.pretraining.recipe import recipe_of, texts_of
 from federation.runs import storage
 from federation.runs.folder import ADAPTER, BASELINES
+from federation.runs.history import History
 from federation.runs.peft_files import load_adapter, save_adapter
-from federation.runs.records import EvaluationRecord
-from federation.runs.run import History, Run
+from federation.runs.records import EvaluationRecord, Record, RoundRecord
+from federation.runs.run import Run
 from federation.runs.writer import RunWriter, refuse_used
 from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, check_sequences, load_base
@@ -157,6 +158,7 @@ def run_experiment(
         ConfigError: if the configuration cannot be used, or ``out`` is in use.
         DataError: if the data cannot be used.
         StorageError: if the disk is full; what was committed stays and can be resumed.
+        StoppedError: if it was told to stop, and did; it can be resumed.
     """
     watch = watch or Watch()
     refuse_used(Path(out))  # before a model is loaded
@@ -183,6 +185,7 @@ def resume(
             pre-trains and does not say on which texts.
         CorruptError: if its records were changed, or no checkpoint is whole.
         LockedError: if another process is writing it.
+        StoppedError: if it was told to stop, and did.
     """
     watch = watch or Watch()
     run = Run.open(path)
@@ -273,9 +276,10 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
 
 def judge(setup: Setup, writer: RunWriter) -> Judge:
     """Return who evaluates a run: every so many rounds, and after the last."""
-    every, rounds = setup.config.evaluation.every, setup.config.rounds
+    every, configured = setup.config.evaluation.every, setup.config.rounds
 
     def evaluations(state: Tree, round: int) -> Iterable[EvaluationRecord]:
+        rounds = configured + writer.history.extra_rounds
         due = (round + 1) % every == 0 or round + 1 == rounds
         return assess(setup, state, writer.memory, round) if due else ()
 
@@ -308,6 +312,8 @@ def finish(setup: Setup, session: Session) -> None:
         return
     with ending(session):
         session.play_all()
+        config = setup.config.model_copy(update={"rounds": session.steering.total})
+        setup = replace(setup, config=config)
         export(setup, session.state, session.writer.path)
         for name in setup.config.evaluation.baselines:
             session.watch.phase(f"baseline: {name}")
@@ -364,10 +370,22 @@ def add_baseline(setup: Setup, session: Session, name: str) -> None:
     """Run or resume a baseline inside the run directory and copy its figures into the journal."""
     path = session.writer.path / BASELINES / name
     baseline = as_baseline(setup, name, session.engine.chunk)
+    watch = replace(session.watch, record=and_steered(session))
     if not (path / "config.json").exists():
-        run = write(baseline, path, session.watch)
+        run = write(baseline, path, watch)
     elif (run := Run.open(path)).status != "finished":
-        run = write_on(baseline, path, session.watch)
+        run = write_on(baseline, path, watch)
     last = setup.config.rounds - 1
     figures = (x for x in run.evaluations if x.subject == name and x.round == last)
     append_new(session, (x.model_copy(update={"round": None}) for x in figures))
+
+
+def and_steered(session: Session) -> Callable[[Record], None]:
+    """Let commands to a run be followed between the rounds of its baselines too."""
+
+    def told(record: Record) -> None:
+        session.watch.record(record)
+        if isinstance(record, RoundRecord):
+            session.steering.look()
+
+    return told

@@ -10,17 +10,25 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from federation.algorithms.algorithm import Algorithm, run_round
 from federation.cohort.planner import Planner
-from federation.errors import ConfigError, FedpilotError
+from federation.errors import ConfigError, FedpilotError, StoppedError
 from federation.plan import Reports, RoundPlan
 from federation.runs.interrupts import uninterrupted
-from federation.runs.records import EndRecord, EvaluationRecord, Record, RoundRecord, StartRecord
+from federation.runs.records import (
+    DecisionRecord,
+    EndRecord,
+    EvaluationRecord,
+    Record,
+    RoundRecord,
+    StartRecord,
+)
 from federation.runs.writer import RunWriter
+from federation.steering import Steering
 from federation.training.base import Base
 from federation.training.engine import LocalEngine
 from federation.tree import Tree, nbytes
@@ -57,9 +65,10 @@ class Session:
         engine: where clients train.
         planner: who decides.
         state: server state after the last committed round.
-        rounds: how many there will be.
+        rounds: how many are configured.
         judge: who evaluates; called after every round.
         watch: who is told.
+        steering: what people command while it goes on.
     """
 
     algorithm: Algorithm
@@ -70,6 +79,18 @@ class Session:
     rounds: int
     judge: Judge = lambda state, round: ()
     watch: Watch = field(default_factory=Watch)
+    steering: Steering = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Listen to commands."""
+        self.steering = Steering(
+            writer=self.writer,
+            rounds=self.rounds,
+            append=self.append,
+            phase=self.watch.phase,
+            too_long=self.planner.too_long,
+            unfit=self.planner.unfit,
+        )
 
     def append(self, record: Record) -> None:
         """Append a record and tell whoever watches."""
@@ -96,18 +117,24 @@ class Session:
             self.planner.learn(record, history.decisions[round])
 
     def play_all(self) -> None:
-        """Play the rounds that are left."""
-        while self.writer.next_round < self.rounds:
+        """Play the rounds that are left; what is commanded is followed before each.
+
+        Raises:
+            StoppedError: if the run was told to stop.
+        """
+        while self.goes_on():
             self.play()
+
+    def goes_on(self) -> bool:
+        """Follow what was commanded, and tell whether a round is left then."""
+        self.steering.look()
+        return self.writer.next_round < self.steering.total
 
     def play(self) -> None:
         """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
-        began = time.perf_counter()
+        began = time.perf_counter() - self.steering.idle
         round = self.writer.next_round
-        decision = self.writer.decided
-        if decision is None:
-            decision = self.planner.decide(round)
-            self.append(decision)
+        decision = self.writer.decided or self.decide(round)
         plan, missing = self.planner.plan(decision)
         sent, reports = self.algorithm.sent(self.state), None
         if plan.clients:
@@ -115,7 +142,7 @@ class Session:
             missing |= reports.rejected
         updates = reports.as_tree() if reports else None
         saved = self.writer.checkpoint(round, self.state, updates)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - self.steering.idle - began
         # Evaluations and notes come before the round's record: at it all of them count.
         for evaluation in self.judge(self.state, round):
             self.append(evaluation)
@@ -131,6 +158,26 @@ class Session:
             self.append(note)
         self.append(record)
         self.planner.learn(record, decision)
+
+    def decide(self, round: int) -> DecisionRecord:
+        """Ask a person where one is to be asked, and write down what is decided.
+
+        Raises:
+            StoppedError: if the run was told to stop instead.
+        """
+        asked = self.planner.question(round)
+        if asked is not None:
+            if self.writer.history.asking is None:
+                self.append(asked)
+            self.steering.answer_to(asked)
+        decision = self.planner.decide(round)
+        self.append(decision)
+        return decision
+
+    def end(self, status: Literal["finished", "stopped", "failed"], reason: str = "") -> None:
+        """Say how the run ended, and to whom still commands it that it did."""
+        self.append(EndRecord(status=status, reason=reason))
+        self.steering.follow(ending="it has ended")
 
 
 def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
@@ -148,19 +195,22 @@ def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
 
 @contextmanager
 def ending(session: Session) -> Iterator[None]:
-    """Say in the journal how a run ended: finished, stopped by a person, or failed.
+    """Say in the journal how a run ended: finished, stopped by a person or program, or failed.
 
     A fault of ours and a kill say nothing: the run then reads as interrupted.
     """
     try:
         yield
     except KeyboardInterrupt:
-        session.append(EndRecord(status="stopped", reason="interrupted"))
+        session.end("stopped", "interrupted")
+        raise
+    except StoppedError as stop:
+        session.end("stopped", stop.why)
         raise
     except FedpilotError as error:
-        session.append(EndRecord(status="failed", reason=str(error)))
+        session.end("failed", str(error))
         raise
-    session.append(EndRecord(status="finished"))
+    session.end("finished")
 
 
 def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: str) -> StartRecord:

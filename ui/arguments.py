@@ -143,6 +143,33 @@ def _whatif(parser: ArgumentParser) -> None:
     add("--repeats", metavar="N", type=int, default=1, help=help)
 
 
+def _steer(parser: ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", type=Path, help="run that goes on now")
+    deeds = parser.add_subparsers(dest="deed", metavar="COMMAND", title="commands", required=True)
+
+    def add(name: str, help: str) -> ArgumentParser:
+        deed = deeds.add_parser(name, help=help, description=help)
+        deed.add_argument("--by", metavar="NAME", default="person", help="who says so")
+        as_json(deed)
+        return deed
+
+    add("pause", "wait before the next round")
+    add("resume", "wait no longer")
+    add("stop", "end after the round in flight, to be gone on with later")
+    help = "play further rounds, beyond those that are planned"
+    add("more-rounds", help).add_argument("n", metavar="N", type=int, help="how many")
+    for name, help in (
+        ("approve", "let a round be as it was proposed"),
+        ("edit", "let a round be as proposed but for these values"),
+        ("reject", "let everything stay as it is"),
+    ):
+        answer = add(name, help)
+        help = "what was asked, as the run and fedpilot show say: round-4"
+        answer.add_argument("asked", metavar="ID", help=help)
+        if name == "edit":
+            answer.add_argument("values", metavar="KEY=VALUE", nargs="+", help="knob and value")
+
+
 def _chat(parser: ArgumentParser) -> None:
     _read(parser)
     help = "language model: openai:MODEL@URL or scripted:FILE (default: commands, see help there)"
@@ -246,6 +273,7 @@ COMMANDS = (
     Command("ui", "open the interface in a browser: set up, watch, steer, compare", _ui),
     Command("run", "run a federated experiment", _run, go_on=RESUME),
     Command("resume", "go on with a run that was stopped or killed", a_run, go_on=RESUME),
+    Command("steer", "pause, stop or lengthen a run that goes on, or answer what it asks", _steer),
     Command("runs", "list runs", _runs),
     Command("show", "show what a run came to", _read),
     Command("explain", "say what happened in each round, and what was decided", _explain),

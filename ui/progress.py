@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from federation.runs.records import (
+    CommandRecord,
     DecisionRecord,
     EvaluationRecord,
     Record,
@@ -88,6 +89,9 @@ class Lines:
                 self.found = f"; test set: {figures_words(record)}"
             case WarningRecord():
                 self.say(f"warning: {record.text}")
+            case CommandRecord():
+                self.rounds += further(record)
+                self.say(command_words(record))
             case _:
                 pass
 
@@ -127,6 +131,10 @@ class Bars:
                 self.progress.update(self.inner, note=f"test set: {figures_words(record)}")
             case WarningRecord():
                 self.progress.console.print(f"warning: {record.text}", markup=False)
+            case CommandRecord():
+                self.rounds += further(record)
+                self.progress.update(self.main, total=self.rounds)
+                self.progress.console.print(command_words(record), markup=False)
             case _:
                 pass
 
@@ -134,6 +142,18 @@ class Bars:
 def aligned(name: str) -> str:
     """Give names one width, so that bars keep their place."""
     return f"{name:<{max(map(len, NAMES.values()))}}"
+
+
+def further(record: CommandRecord) -> int:
+    """Say how many rounds a command added."""
+    adds = record.accepted and record.command == "more_rounds"
+    return int(str(record.arguments["n"])) if adds else 0
+
+
+def command_words(record: CommandRecord) -> str:
+    """Say what was commanded, and what came of it."""
+    words = f"{record.command.replace('_', ' ')}, by {record.by}"
+    return words if record.accepted else f"{words}: refused, {record.reason}"
 
 
 def round_words(record: RoundRecord) -> str:

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from federation.config import Config
 from federation.pretraining.recipe import recipe_of
+from federation.runs.records import body
 from federation.runs.run import Figures, Run
 
 BASELINES = ("local", "centralised")
@@ -101,9 +102,9 @@ def asked(run: Run) -> Asked:
     if recipe is None:
         config = configuration(run)
         base, data = config.model.base, config.data.source
-        return Asked(config.algorithm.name, base, data, config.rounds, "adapter")
+        return Asked(config.algorithm.name, base, data, run.rounds_planned, "adapter")
     sources = ", ".join(recipe.epochs)
-    return Asked("diloco", recipe.model.init or FROM_SCRATCH, sources, recipe.rounds, "model")
+    return Asked("diloco", recipe.model.init or FROM_SCRATCH, sources, run.rounds_planned, "model")
 
 
 def configuration(run: Run) -> Config:
@@ -128,6 +129,8 @@ def as_json(run: Run) -> dict[str, JsonValue]:
     return {
         "path": str(run.path),
         "status": run.status,
+        "paused": run.paused,
+        "asking": asking(run),
         "algorithm": wanted.algorithm,
         "base": wanted.base,
         "rounds": len(run.history.rounds),
@@ -152,6 +155,11 @@ def as_json(run: Run) -> dict[str, JsonValue]:
         ],
         "warnings": [warning.text for warning in run.history.warnings],
     }
+
+
+def asking(run: Run) -> JsonValue:
+    """Give what a person is to answer before a run goes on; None if that is nothing."""
+    return None if run.asking is None else body(run.asking)
 
 
 def tokens(run: Run) -> int:

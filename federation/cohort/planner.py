@@ -16,7 +16,8 @@ from federation.cohort.standing import Standing
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
-from federation.runs.records import DecisionRecord, Record, RoundRecord
+from federation.runs.inbox import Answer
+from federation.runs.records import AskedRecord, DecisionRecord, Record, RoundRecord
 from federation.specs import LocalWork
 
 
@@ -41,6 +42,21 @@ class Planner(Protocol):
 
     def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
         """Take note of a committed round."""
+        ...
+
+    def question(self, round: int) -> AskedRecord | None:
+        """Say what a person is to be asked before a round is decided; none: nobody is asked.
+
+        Where the journal has the question already, it is that one.
+        """
+        ...
+
+    def unfit(self, asked: AskedRecord, answer: Answer) -> str:
+        """Say why an answer to a question cannot be used; nothing if it can."""
+        ...
+
+    def too_long(self, rounds: int) -> str:
+        """Say why a run cannot get so many rounds in all; nothing if it can."""
         ...
 
 
@@ -126,6 +142,21 @@ class RulePlanner:
     def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterable[Record]:
         """Say nothing: the figures speak."""
         return ()
+
+    def question(self, round: int) -> AskedRecord | None:
+        """Ask nobody: rules decide alone."""
+        return None
+
+    def unfit(self, asked: AskedRecord, answer: Answer) -> str:
+        """Take no answer: nobody was asked."""
+        return "rules decide, and ask nobody"
+
+    def too_long(self, rounds: int) -> str:
+        """Refuse rounds for which the schedule has no learning rate."""
+        schedule, planned = self._config.schedule, self._config.rounds
+        if rounds <= planned or (schedule.kind == "constant" and not schedule.warmup):
+            return ""
+        return f"[schedule] is laid out over {planned} rounds; use fedpilot fork"
 
     def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
         """Note who was asked, who trained and with which loss."""

@@ -15,6 +15,8 @@ from federation.runs import storage
 from federation.runs.records import StartRecord
 
 CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
+INBOX = "inbox"
+"""Folder of the commands that a run has not followed yet (inbox.py)."""
 ADAPTER = "adapter"
 """Folder of the final global adapter, in PEFT's format."""
 BASELINES = "baselines"

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 3
+SCHEMA = 4
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -187,6 +187,71 @@ class WarningRecord(BaseModel):
     text: str
 
 
+class CommandRecord(BaseModel):
+    """A command that a person or program gave to the run, and whether it was followed."""
+
+    model_config = _RECORD
+
+    kind: Literal["command"] = "command"
+    id: str = Field(description="of the command; one id is followed once")
+    command: str = Field(description="pause, resume, stop, more_rounds or answer")
+    arguments: dict[str, JsonValue] = Field(default={}, description="what it says besides")
+    by: str = Field(description="who gave it")
+    accepted: bool = Field(description="whether it was followed")
+    reason: str = Field(default="", description="why it was not")
+    round: int = Field(ge=0, description="the round that was next then")
+
+
+class AskedRecord(BaseModel):
+    """A person was asked what a round should be; the run waits for the answer."""
+
+    model_config = _RECORD
+
+    kind: Literal["asked"] = "asked"
+    id: str = Field(description="what an answer names")
+    round: int = Field(ge=0)
+    policy: str = Field(description="name of the policy whose proposal is shown")
+    proposal: dict[str, JsonValue] | None = Field(description="what it proposes; none: it failed")
+    violations: tuple[str, ...] = Field(
+        default=(), description="why the proposal may not be approved as it stands"
+    )
+    values: dict[str, float] = Field(description="every knob's value now")
+    bounds: dict[str, JsonValue] = Field(description="open knob -> how far it may be turned now")
+    values_schema: dict[str, JsonValue] = Field(description="JSON Schema of the values of an edit")
+    since: str = Field(description="when it was asked, UTC, ISO 8601")
+    patience: float | None = Field(
+        default=None, gt=0, description="seconds after which the fallback decides; none: never"
+    )
+    details: dict[str, JsonValue] = Field(default={}, description="what asking the policy cost")
+
+
+class RollbackRecord(BaseModel):
+    """A round that diverged was undone: state, clients' memory and knobs are an older round's."""
+
+    model_config = _RECORD
+
+    kind: Literal["rollback"] = "rollback"
+    round: int = Field(ge=0, description="the round that was undone; it counts as played")
+    to: int | None = Field(ge=0, description="round whose state holds again; none: the first state")
+    loss: float = Field(description="mean training loss of the round, nats per token")
+    limit: float | None = Field(description="the most that was allowed; none: only to be a number")
+    reason: str
+
+
+class ForkRecord(BaseModel):
+    """The run is a fork: what stands before is its parent's, what follows is its own."""
+
+    model_config = _RECORD
+
+    kind: Literal["fork"] = "fork"
+    parent: str = Field(description="run directory it began in")
+    round: int = Field(ge=0, description="last round of the parent that counts")
+    state_sha256: str = Field(pattern=_SHA256, description="of the parent's checkpoint of it")
+    config_sha256: str = Field(pattern=_SHA256, description="of config.json, from here on")
+    memory: bool = Field(description="whether what clients kept so far still holds")
+    changed: tuple[str, ...] = Field(default=(), description="keys that are the fork's own")
+
+
 class ResumeRecord(BaseModel):
     """A rewind: the run goes on from the checkpoint of ``round``; what came after it is void."""
 
@@ -225,6 +290,10 @@ KnownRecord = (
     | WhatIfRecord
     | ContributionsRecord
     | WarningRecord
+    | CommandRecord
+    | AskedRecord
+    | RollbackRecord
+    | ForkRecord
     | ResumeRecord
     | EndRecord
 )
@@ -234,7 +303,7 @@ KINDS: dict[str, type[KnownRecord]] = {
     known.model_fields["kind"].default: known for known in get_args(KnownRecord)
 }
 
-MEASURED = frozenset({"seconds"})
+MEASURED = frozenset({"seconds", "since"})
 """Fields that are measured, not computed: they differ between a run and its exact repetition."""
 
 

@@ -5,18 +5,14 @@
     state/round-0012.safetensors      server state after a round, its hash in the journal
     state/updates-0012.safetensors    what its clients reported, where that is kept
     clients/                          what clients keep (memory.py), hashes in the journal
+    inbox/                            commands that were not followed yet (inbox.py)
     lock                              held by the writer (writer.py)
-
-A rewind is a ``resume`` record that names the round from which the run goes on.  For readers,
-rounds and what was said of later rounds are void from that line on; decisions stay,
-because a round that is run again is run as it was decided, without asking anybody again.
 
 Reading takes no lock and needs no torch, until a checkpoint is asked for.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from shutil import copytree
 from tempfile import TemporaryDirectory
@@ -38,20 +34,13 @@ from federation.runs.folder import (
     is_run,
     read_config,
 )
+from federation.runs.history import History, history_of
 from federation.runs.journal import Cursor, Entry
 from federation.runs.records import (
-    ContributionsRecord,
+    AskedRecord,
     DecisionRecord,
-    EndRecord,
     EvaluationRecord,
-    ExplanationRecord,
-    Record,
-    ResumeRecord,
     RoundRecord,
-    StartRecord,
-    UnknownRecord,
-    WarningRecord,
-    WhatIfRecord,
 )
 from federation.training.memory import DiskMemory
 
@@ -61,78 +50,6 @@ if TYPE_CHECKING:
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 Figures = dict[str, dict[str, float]]
 """Subject (federated, base, local, ...) -> metric -> value."""
-
-RETAINED = 3
-"""How many of the newest checkpoints are kept for going back."""
-
-
-@dataclass
-class History:
-    """What the records of a run mean together, with rewinds applied.
-
-    Attributes:
-        rounds: round -> its record, in order, without gaps.
-        decisions: round -> the latest decision for it, also of rounds that are yet to be run again.
-        highest: highest round that was ever committed, void ones included; -1 if none.
-        ended: how the run ended, if nothing was resumed since.
-    """
-
-    start: StartRecord | None = None
-    rounds: dict[int, RoundRecord] = field(default_factory=dict)
-    decisions: dict[int, DecisionRecord] = field(default_factory=dict)
-    evaluations: list[EvaluationRecord] = field(default_factory=list)
-    explanations: list[ExplanationRecord] = field(default_factory=list)
-    whatifs: list[WhatIfRecord] = field(default_factory=list)
-    contributions: list[ContributionsRecord] = field(default_factory=list)
-    warnings: list[WarningRecord] = field(default_factory=list)
-    highest: int = -1
-    ended: EndRecord | None = None
-
-    def add(self, record: Record) -> None:
-        """Take the next record into account."""
-        match record:
-            case StartRecord():
-                self.start = record
-            case DecisionRecord():
-                self.decisions[record.round] = record
-            case RoundRecord():
-                self.rounds[record.round] = record
-                self.highest = max(self.highest, record.round)
-            case EvaluationRecord():
-                self.evaluations.append(record)
-            case ExplanationRecord():
-                self.explanations.append(record)
-            case WhatIfRecord():
-                self.whatifs.append(record)
-            case ContributionsRecord():
-                self.contributions.append(record)
-            case WarningRecord():
-                self.warnings.append(record)
-            case ResumeRecord():
-                self._rewind(-1 if record.round is None else record.round)
-            case EndRecord():
-                self.ended = record
-            case UnknownRecord():
-                pass
-
-    @property
-    def last_round(self) -> int:
-        """The last committed round; -1 before round 0."""
-        return next(reversed(self.rounds), -1)
-
-    def newest_checkpoints(self, most: int = RETAINED) -> list[RoundRecord]:
-        """List the rounds to which the run may be rewound, newest first."""
-        newest_first = (self.rounds[n] for n in reversed(self.rounds))
-        return list(islice((record for record in newest_first if record.checkpoint), most))
-
-    def _rewind(self, last: int) -> None:
-        """Void what came of the rounds after ``last``."""
-        self.ended = None
-        self.rounds = {n: record for n, record in self.rounds.items() if n <= last}
-        self.evaluations = [x for x in self.evaluations if x.round is None or x.round <= last]
-        self.explanations = [x for x in self.explanations if x.round is None or x.round <= last]
-        self.whatifs = [x for x in self.whatifs if x.round + x.rounds - 1 <= last]
-        self.contributions = [x for x in self.contributions if x.round <= last]
 
 
 @dataclass(frozen=True)
@@ -241,6 +158,21 @@ class Run:
         if storage.is_locked(self.path):
             return "running"
         return self.history.ended.status if self.history.ended else "interrupted"
+
+    @property
+    def paused(self) -> bool:
+        """Whether it is being written and waits for somebody to let it go on."""
+        return self.history.paused and self.status == "running"
+
+    @property
+    def asking(self) -> AskedRecord | None:
+        """What a person is to answer before it goes on; also of a run that was stopped asking."""
+        return self.history.asking
+
+    @property
+    def rounds_planned(self) -> int:
+        """How many rounds there are to be: those configured, and those that were asked for."""
+        return int(str(self.config.get("rounds", 0))) + self.history.extra_rounds
 
     @property
     def rounds(self) -> list[RunRound]:
@@ -399,14 +331,6 @@ def _damage(path: Path, sha256: str | None) -> str | None:
     if storage.sha256_file(path) != sha256:
         return f"{path} is damaged: its hash is not the recorded one"
     return None
-
-
-def history_of(entries: Iterable[Entry]) -> History:
-    """Take all lines of a journal into account."""
-    history = History()
-    for entry in entries:
-        history.add(entry.record)
-    return history
 
 
 def memory_after(path: Path, history: History, last: int) -> DiskMemory:

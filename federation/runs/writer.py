@@ -28,6 +28,7 @@ from federation.runs.folder import (
     read_config,
     updates_in,
 )
+from federation.runs.history import RETAINED, History, history_of
 from federation.runs.journal import Entry, Journal
 from federation.runs.records import (
     DecisionRecord,
@@ -37,7 +38,7 @@ from federation.runs.records import (
     RoundRecord,
     WarningRecord,
 )
-from federation.runs.run import RETAINED, History, checkpoint_files, history_of, memory_after
+from federation.runs.run import checkpoint_files, memory_after
 
 if TYPE_CHECKING:
     from federation.tree import Tree

@@ -15,10 +15,14 @@ from federation.runs.journal import Cursor, Journal
 from federation.runs.records import (
     KINDS,
     SCHEMA,
+    AskedRecord,
+    CommandRecord,
     ContributionsRecord,
     Effect,
     EndRecord,
     EvaluationRecord,
+    ForkRecord,
+    RollbackRecord,
     RoundRecord,
     StartRecord,
     UnknownRecord,
@@ -56,6 +60,23 @@ RECORDS = [
         effects={"a": Effect(mean=0.1, values=(0.1,))},
         updates="kept",
         reproduced=True,
+    ),
+    CommandRecord(
+        id="a", command="more_rounds", arguments={"n": 2}, by="é", accepted=True, round=1
+    ),
+    AskedRecord(
+        id="round-2",
+        round=1,
+        policy="plateau@1",
+        proposal={"values": {"lr": 0.1}},
+        values={"lr": 0.2},
+        bounds={"lr": {"low": 0.1, "high": 0.4}},
+        values_schema={"type": "object"},
+        since="2026-01-01T00:00:00+00:00",
+    ),
+    RollbackRecord(round=1, to=None, loss=math.inf, limit=None, reason="it diverged"),
+    ForkRecord(
+        parent="runs/a", round=0, state_sha256="0" * 64, config_sha256="1" * 64, memory=True
     ),
     EndRecord(status="finished"),
 ]

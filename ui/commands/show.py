@@ -30,7 +30,7 @@ def lines(run: Run, console: Console) -> None:
     reason = run.history.ended.reason if run.history.ended else ""
     facts = {
         "run": str(run.path),
-        "status": run.status + (f": {reason}" if reason else ""),
+        "status": status(run) + (f": {reason}" if reason else ""),
         "base": wanted.base,
         "data": wanted.data,
         "algorithm": wanted.algorithm,
@@ -43,3 +43,10 @@ def lines(run: Run, console: Console) -> None:
     facts |= {f"warning {i}": w.text for i, w in enumerate(run.history.warnings, start=1)}
     for name, text in facts.items():
         console.print(f"{name:<10} {text}", soft_wrap=True, markup=False)
+
+
+def status(run: Run) -> str:
+    """Say what a run does, and what it waits for."""
+    if run.status == "running" and run.asking is not None:
+        return f"running, waits for an answer: fedpilot steer {run.path} approve {run.asking.id}"
+    return "running, paused" if run.paused else run.status

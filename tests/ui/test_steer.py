@@ -1,0 +1,119 @@
+"""A run in another thread, steered from the command line."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agents.experiment import resume, run_experiment
+from federation.config import Config
+from federation.errors import StoppedError
+from federation.runs import inbox
+from federation.runs.inbox import Pause
+from federation.runs.run import Run, is_run
+from tests.tiny_worlds import World
+from tests.ui.conftest import Call
+
+PATIENCE = 60.0
+
+
+def until(what: Callable[[], bool]) -> None:
+    """Wait for something, not for ever."""
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.02)
+
+
+@contextmanager
+def paused(path: Path, world: World, **pilot: object) -> Iterator[Path]:
+    """A run of two rounds in another thread, paused before its first round; it ends on leaving."""
+    config = Config.from_toml(world.config, ["rounds=2", "engine.chunk=2"])
+    config = config.model_copy(update={"pilot": pilot})
+
+    def work() -> None:
+        try:
+            run_experiment(config, path, cache=world.folder / "cache")
+        except StoppedError as stop:
+            stopped.append(stop)
+
+    stopped: list[StoppedError] = []
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        until(lambda: is_run(path))
+        inbox.put(path, Pause())
+        until(lambda: Run.open(path).paused)
+        yield path
+    finally:
+        if thread.is_alive():
+            inbox.put(path, inbox.Stop())
+        thread.join(PATIENCE)
+    assert not thread.is_alive()
+
+
+def test_a_run_is_paused_lengthened_and_let_go_on(call: Call, world: World, tmp_path: Path):
+    with paused(tmp_path / "run", world) as run:
+        assert "running, paused" in call("show", run).out
+        assert call("show", run, "--json").json["paused"] is True
+        call("steer", run, "pause").refused(2, "refused to pause: it is paused already")
+        said = call("steer", run, "more-rounds", 1, "--by", "eve", "--json").json
+        assert (said["command"], said["accepted"], said["reason"]) == ("more_rounds", True, "")
+        record = Run.open(run).history.commands[said["id"]]
+        assert (record.by, record.arguments) == ("eve", {"n": 1})
+        assert call("steer", run, "resume").out == "resume: done\n"
+        until(lambda: Run.open(run).status == "finished")
+    shown = call("show", run, "--json").json
+    assert (shown["rounds"], shown["rounds_planned"], shown["paused"]) == (3, 3, False)
+    assert call("verify", run).code == 0
+
+
+def test_a_longer_run_is_repeated_to_the_same_bits(call: Call, world: World, tmp_path: Path):
+    with paused(tmp_path / "run", world, policy="null", bounds={"lr": [1e-3, 0.1]}) as run:
+        assert call("steer", run, "more-rounds", 1).out == "more-rounds: done\n"
+        call("steer", run, "resume")
+        until(lambda: Run.open(run).status == "finished")
+    assert "in each of its 3 rounds" in call("replay", run, "--out", tmp_path / "again").out
+
+
+def test_a_run_is_stopped_and_gone_on_with(call: Call, world: World, tmp_path: Path):
+    with paused(tmp_path / "run", world) as run:
+        assert call("steer", run, "stop").out == "stop: done\n"
+        until(lambda: Run.open(run).status == "stopped")
+    assert "stopped: stopped by person" in call("show", run).out
+    assert resume(run, cache=world.folder / "cache").status == "finished"
+
+
+def test_a_stop_is_one_line_and_a_code(call: Call, world: World, tmp_path: Path):
+    """The command that ran it says where it stands and how to go on."""
+    with paused(tmp_path / "run", world) as run:
+        call("steer", run, "stop")
+        until(lambda: Run.open(run).status == "stopped")
+    inbox.put(run, inbox.Stop(by="eve"))
+    call("resume", run).refused(130, "stopped by eve", f"go on with: fedpilot resume {run}")
+
+
+def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tmp_path: Path):
+    call("steer", finished, "pause").refused(2, "is not running", "fedpilot resume")
+    call("steer", tmp_path / "nothing", "stop").refused(2, "not a run directory")
+    assert not (finished / "inbox").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["more-rounds", "0"], "more_rounds: n: input should be greater than or equal to 1"),
+        (["more-rounds", "many"], "invalid int value: 'many'"),
+        (["edit", "round-1", "lr"], "'lr': write KEY=VALUE"),
+        (["edit", "round-1", "lr=fast"], "'lr=fast': write KEY=VALUE"),
+        (["edit", "round-1", "lr=nan"], "answer: values: input should be a finite number"),
+        (["edit", "round-1"], "required: KEY=VALUE"),
+        (["dance"], "invalid choice: 'dance'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_what_is_no_command_is_refused(argv, words, call: Call, finished: Path):
+    call("steer", finished, *argv).refused(2, words)

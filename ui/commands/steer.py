@@ -1,0 +1,100 @@
+"""``fedpilot steer``: pause, stop or lengthen a run that goes on, or answer what it asks."""
+
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from federation.errors import ConfigError
+from federation.runs.inbox import Command, parse, post
+from federation.runs.records import CommandRecord
+from federation.runs.run import Run
+from ui.tables import print_json
+
+PATIENCE = 2.0
+"""Seconds to wait for the acknowledgement: a run that trains gives it before its next round."""
+
+
+def main(args: Namespace) -> int:
+    """Give one command; say what came of it, if the run says so soon.
+
+    Raises:
+        ConfigError: if the run does not go on, the command is none, or the run refuses it.
+    """
+    command = commanded(args)
+    run = Run.open(args.directory)
+    refuse_unasked(run, command)
+    post(run.path, command)
+    record = acknowledgement(run, command.id)
+    if args.json:
+        print_json(listed(args.directory, command, record))
+    elif record is None:
+        print(f"{args.deed}: the run will follow before its next round")
+    elif record.accepted:
+        print(f"{args.deed}: done")
+    if record is not None and not record.accepted:
+        raise ConfigError(f"{run.path} refused to {args.deed}: {record.reason}")
+    return 0
+
+
+def commanded(args: Namespace) -> Command:
+    """Read what was typed.
+
+    Raises:
+        ConfigError: if it is no command.
+    """
+    said: dict[str, Any] = {"command": args.deed.replace("-", "_"), "by": args.by}
+    if "n" in args:
+        said["n"] = args.n
+    if "asked" in args:
+        said |= {"command": "answer", "answer": args.deed, "asked": args.asked}
+    if "values" in args:
+        said["values"] = dict(map(value, args.values))
+    return parse(said)
+
+
+def value(text: str) -> tuple[str, float]:
+    """Read ``KEY=VALUE``.
+
+    Raises:
+        ConfigError: if it is written otherwise.
+    """
+    name, sign, number = text.partition("=")
+    try:
+        if sign and name:
+            return name, float(number)
+    except ValueError:
+        pass
+    raise ConfigError(f"{text!r}: write KEY=VALUE, for example lr=0.01")
+
+
+def refuse_unasked(run: Run, command: Command) -> None:
+    """Refuse an answer to what is not asked before the run has to.
+
+    Raises:
+        ConfigError: naming the question that waits.
+    """
+    if command.command == "answer" and run.status == "running":
+        there = f"it asks {run.asking.id}" if run.asking else "it asks nothing now"
+        if run.asking is None or run.asking.id != command.asked:
+            raise ConfigError(f"{run.path} does not ask {command.asked}: {there}")
+
+
+def acknowledgement(run: Run, id: str) -> CommandRecord | None:
+    """Wait a moment for what the run says of a command."""
+    until = time.monotonic() + PATIENCE
+    while id not in run.history.commands and time.monotonic() < until:
+        time.sleep(0.05)
+        run = run.refresh()
+    return run.history.commands.get(id)
+
+
+def listed(path: Path, command: Command, record: CommandRecord | None) -> dict[str, Any]:
+    """Say for a script what was commanded and what came of it; null: nothing yet."""
+    return {
+        "path": str(path),
+        "id": command.id,
+        "command": command.command,
+        "accepted": None if record is None else record.accepted,
+        "reason": "" if record is None else record.reason,
+    }
