@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= ../shared/data
 
-.PHONY: help setup demo test test-all lint bench results bench-population clean
+.PHONY: help setup demo ui test test-all lint bench results bench-population clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -21,6 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)  ## the main job, offline: a federation of organisations, ninety seconds
 	$(BIN)/fedpilot demo
+
+ui: $(STAMP)  ## the interface, in a browser
+	$(BIN)/fedpilot ui
 
 test: $(STAMP)  ## all tests but the slow ones
 	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
