@@ -22,6 +22,7 @@ from federation.runs.records import DecisionRecord, RoundRecord, WhatIfRecord
 from federation.runs.run import History
 
 Kind = Literal["change", "no_change", "risk", "decision", "hypothesis", "tested"]
+MOST_WORDS = 280  # characters of a reason that an explanation repeats
 NUMBER = re.compile(r"(?<![\w@.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w@])")
 
 
@@ -114,6 +115,7 @@ def of_record(
     }
     facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
     claims = list(claims_of(facts, record.round, decision, tests_of(history, record.round)))
+    claims += of_choice(history.decisions.get(record.round - 1), decision)
     wrong = [problem for claim in claims for problem in unsupported(claim, facts)]
     if wrong:
         raise AssertionError(f"an explanation states what the record does not say: {wrong}")
@@ -231,6 +233,26 @@ def of_decision(
             yield from of_effect(facts, round, knob.meaning, now.id)
 
 
+def of_choice(before: DecisionRecord | None, decision: DecisionRecord | None) -> Iterator[Claim]:
+    """Say that clients are chosen in another way, or that a round was decided to be the last."""
+    if decision is None:
+        return
+    cites = (f"cohort_size@{decision.round}",)
+    who = f"decided by {decision.source}: {worded(decision.reason)}."
+    then, now = (
+        table if record and isinstance(table := record.details.get("selection"), dict) else {}
+        for record in (before, decision)
+    )
+    if then and now and then["rule"] != now["rule"]:
+        text = f"Clients: chosen by {now['rule']} instead of {then['rule']}, {who}"
+        yield Claim(kind="decision", text=text, cites=cites)
+    if then and now and then["exclude"] != now["exclude"]:
+        text = f"Clients: others than before are excluded, {who}"
+        yield Claim(kind="decision", text=text, cites=cites)
+    if decision.last:
+        yield Claim(kind="decision", text=f"The run ends after this round, {who}", cites=cites)
+
+
 def of_effect(facts: Mapping[str, Fact], round: int, meaning: str, cited: str) -> Iterator[Claim]:
     """Name a change that came together with a turn; whether it is the cause was not tested."""
     now, before = facts.get(f"loss@{round}"), facts.get(f"loss@{round - 1}")
@@ -304,7 +326,7 @@ def of_contributions(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
 
 def worded(reason: str) -> str:
     """Keep a reason's words and leave out its numbers, which belong to no fact of this round."""
-    return NUMBER.sub("some", reason) or "no reason given"
+    return NUMBER.sub("some", reason)[:MOST_WORDS] or "no reason given"
 
 
 def as_text(claims: Iterable[Claim]) -> str:

@@ -11,12 +11,13 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from agents.knobs import RECORD, Bound
+from agents.selection import MOST_EXCLUDED, SelectionBounds
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
 
@@ -69,11 +70,13 @@ class Observation(BaseModel):
         budget: what is left of what is limited: client_steps, calls (of a language model), tokens.
         sources: who decided the rounds so far -> how many of them.
         seed: of the run: a policy that draws, draws by (seed, round).
+        selection: what may be chosen of who is asked; None: nothing.
+        may_stop: whether the run may end early after this round.
     """
 
     model_config = RECORD
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     round: int = Field(ge=0)
     rounds_left: int = Field(ge=1)
     facts: tuple[Fact, ...]
@@ -82,6 +85,8 @@ class Observation(BaseModel):
     budget: dict[str, float] = {}
     sources: dict[str, int] = {}
     seed: int = Field(ge=0)
+    selection: SelectionBounds | None = None
+    may_stop: bool = False
 
     @property
     def sha256(self) -> str:
@@ -109,6 +114,8 @@ def observe(
     rounds: int,
     seed: int,
     smallest: int,
+    selection: SelectionBounds | None = None,
+    may_stop: bool = False,
 ) -> Observation:
     """Say what the journal of a run tells before a round.
 
@@ -121,6 +128,8 @@ def observe(
         rounds: of the run.
         seed: of the run.
         smallest: figures over fewer clients are left out.
+        selection: what may be chosen of who is asked.
+        may_stop: whether the run may end early after this round.
     """
     after: dict[int | None, list[EvaluationRecord]] = {}
     for evaluation in history.evaluations:
@@ -132,6 +141,10 @@ def observe(
             history.rounds[n], history.decisions.get(n), after.get(n, ()), smallest
         )
     ]
+    if selection is not None and selection.most_excluded and smallest <= 1:
+        single = facts_of_clients(history, round)
+        facts += [fact for told in single.values() for fact in told]
+        selection = selection.model_copy(update={"known": tuple(single)})
     return Observation(
         round=round,
         rounds_left=rounds - round,
@@ -141,7 +154,37 @@ def observe(
         budget=dict(budget),
         sources=dict(Counter(history.decisions[n].source for n in range(round))),
         seed=seed,
+        selection=selection,
+        may_stop=may_stop,
     )
+
+
+def pseudonyms(history: History, round: int) -> dict[str, str]:
+    """Number the clients that were asked before a round, in the order of their first time."""
+    asked = (name for n in range(round) for name in history.decisions[n].clients)
+    return {name: f"c{number}" for number, name in enumerate(dict.fromkeys(asked), 1)}
+
+
+def facts_of_clients(history: History, round: int) -> dict[str, list[Fact]]:
+    """Return, by pseudonym, how often clients failed that ever did; of the worst of them.
+
+    A client that is always there has no facts of its own.  What a client reported is not among
+    them: only that it did not, or that its update was no number.
+    """
+    names = pseudonyms(history, round)
+    missed, diverged = Counter[str](), Counter[str]()
+    for n in range(round):
+        for name, reason in history.rounds[n].missing.items():
+            missed[names[name]] += 1
+            diverged[names[name]] += reason.startswith(DIVERGED)
+    worst = sorted(missed, key=lambda c: (-diverged[c], -missed[c], int(c[1:])))[:MOST_EXCLUDED]
+    return {
+        client: [
+            fact(f"missed_{client}", missed[client], "rounds", None, 1),
+            fact(f"diverged_{client}", diverged[client], "rounds", None, 1),
+        ]
+        for client in worst
+    }
 
 
 def facts_of_round(
@@ -165,6 +208,8 @@ def facts_of_round(
     finite = [x for x in record.loss.values() if math.isfinite(x)]  # of no step there is no loss
     if len(finite) >= smallest:
         yield fact("loss", fmean(finite), "nats per token", n, len(finite))
+    if len(finite) > max(2, smallest):  # mean and spread of two are the figures of both
+        yield fact("loss_spread", stdev(finite), "nats per token", n, len(finite))
     norms = [x for x in record.update_norms.values() if math.isfinite(x)]
     if len(norms) >= smallest:
         yield fact("update_norm", fmean(norms), "norm", n, len(norms))

@@ -1,7 +1,7 @@
 """What is allowed: a proposal is applied as it stands or refused with reasons, never bent.
 
-Privacy is out of reach by construction: clip, noise and selection under noise are no knobs, so
-there is nothing to propose for them.
+Privacy is out of reach by construction: clip and noise are no knobs, so there is nothing to propose
+for them, and under noise no cohort but a uniform one passes (agents/selection.py).
 """
 
 import math
@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from agents.facts import Observation
 from agents.knobs import KNOBS, RECORD
-from agents.proposals import Answer, Proposal, Verdict
+from agents.proposals import Action, Answer, Proposal, Verdict
+from agents.selection import Selection, faults_of_selection
 
 
 class Ruling(BaseModel):
@@ -21,6 +22,8 @@ class Ruling(BaseModel):
         verdict: rejected answers change nothing.
         violations: why it was rejected, one line each.
         values: knob -> value, what may be applied.
+        selection: how clients are chosen; None: as before.
+        action: whether the run goes on after the round.
     """
 
     model_config = RECORD
@@ -28,6 +31,8 @@ class Ruling(BaseModel):
     verdict: Verdict
     violations: tuple[str, ...] = ()
     values: dict[str, float] = Field(default={})
+    selection: Selection | None = None
+    action: Action = "continue"
 
 
 def rule_on(answer: Answer, observation: Observation) -> Ruling:
@@ -37,9 +42,15 @@ def rule_on(answer: Answer, observation: Observation) -> Ruling:
     violations = tuple(faults(answer.proposal, observation))
     if violations:
         return Ruling(verdict="rejected", violations=violations)
-    if answer.proposal.abstains:
+    proposal = answer.proposal
+    if proposal.abstains:
         return Ruling(verdict="abstained")
-    return Ruling(verdict="accepted", values=answer.proposal.values)
+    return Ruling(
+        verdict="accepted",
+        values=proposal.values,
+        selection=proposal.selection,
+        action=proposal.action,
+    )
 
 
 def faults(proposal: Proposal, observation: Observation) -> Iterator[str]:
@@ -52,7 +63,14 @@ def faults(proposal: Proposal, observation: Observation) -> Iterator[str]:
         yield f"expected loss {proposal.expected[0]:g} to {proposal.expected[1]:g} is no interval"
     for name, value in proposal.values.items():
         yield from faults_of_value(name, value, observation)
-    need = client_steps(observation.values | proposal.values, observation.rounds_left)
+    values = observation.values | proposal.values
+    bounds = observation.selection
+    held = bounds.current if bounds is not None and "cohort_size" in proposal.values else None
+    if (chosen := proposal.selection or held) is not None:
+        yield from faults_of_selection(chosen, bounds, proposal.evidence, values)
+    if proposal.action == "stop" and not observation.may_stop:
+        yield "the run may not end after this round"
+    need = client_steps(values, observation.rounds_left)
     left = observation.budget.get("client_steps", math.inf)
     if proposal.values and need > left:
         yield f"{need:g} client-steps would be needed and {left:g} are left"

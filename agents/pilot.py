@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from agents.cohorts import Choices
 from agents.explain import as_text, of_record
 from agents.facts import Observation, observe
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import bounds_now, configured
-from agents.proposals import Answer, Policy
-from agents.spec import PilotSpec, build_policy
+from agents.proposals import Action, Answer, Policy
+from agents.selection import Selection
+from agents.spec import PilotSpec, build_policy, completed
 from federation.cohort.planner import RulePlanner
+from federation.cohort.standing import Standing
 from federation.errors import ConfigError
 from federation.runs.records import DecisionRecord, ExplanationRecord, Record, RoundRecord
 from federation.runs.run import History
@@ -39,6 +42,8 @@ class Decided:
         applied: what is applied in the end, which is the fallback's where the answer was refused.
         source: who it is from.
         name: policy that it is from, with its version.
+        selection: how clients are chosen; None: as before.
+        action: whether the run goes on after the round.
     """
 
     answer: Answer
@@ -46,6 +51,8 @@ class Decided:
     applied: dict[str, float]
     source: str
     name: str
+    selection: Selection | None = None
+    action: Action = "continue"
 
 
 class PilotPlanner(RulePlanner):
@@ -68,8 +75,13 @@ class PilotPlanner(RulePlanner):
         self._spec = spec
         self._outer = spec.outer(setup.config, len(setup.clients))
         self._policy = build_policy(spec.policy, len(self._outer), spec)
-        self._fallback = build_policy(spec.on_failure, len(self._outer))
-        self._shadows = [build_policy(name, len(self._outer)) for name in spec.shadows]
+        self._fallback = completed(build_policy(spec.on_failure, len(self._outer)), spec)
+        self._shadows = [
+            completed(build_policy(name, len(self._outer)), spec) for name in spec.shadows
+        ]
+        self._choices = spec.selection and Choices.of(
+            setup.config, spec.selection, self._outer, self._clients, self._excluded
+        )
         if "lr" in self._outer and setup.config.schedule != ScheduleSpec():
             raise ConfigError(
                 "pilot.bounds.lr and [schedule] both steer the learning rate; drop one"
@@ -93,7 +105,14 @@ class PilotPlanner(RulePlanner):
             rounds=self._config.rounds + self._history.extra_rounds,
             seed=self._config.seed,
             smallest=self._spec.smallest,
+            selection=self._choices and self._choices.bounds(self._history, round),
+            may_stop=self.may_stop(round),
         )
+
+    def may_stop(self, round: int) -> bool:
+        """Tell whether the run may end after a round, which is not its last."""
+        patience, rounds = self._spec.stop, self._config.rounds
+        return patience is not None and 2 * patience <= round + 1 < rounds
 
     def current(self, round: int) -> dict[str, float]:
         """Return every knob's value in the round before, as configured before round 0."""
@@ -107,9 +126,10 @@ class PilotPlanner(RulePlanner):
         decided = decide(self._policy, self._fallback, observation)
         values = self.current(round) | decided.applied
         proposal = decided.answer.proposal
-        record = self.cohort(round, values)
+        record = self.cohort(round, values, decided.selection)
         return record.model_copy(
             update={
+                "last": decided.action == "stop",
                 "source": decided.source,
                 "policy": decided.name,
                 "reason": proposal.rationale if proposal else decided.answer.failure,
@@ -122,6 +142,7 @@ class PilotPlanner(RulePlanner):
                     "violations": list(decided.ruling.violations),
                     "applied": values,
                     "shadows": shadows(self._shadows, observation),
+                    **record.details,
                 },
                 "seconds": time.perf_counter() - began,
             }
@@ -141,13 +162,23 @@ class PilotPlanner(RulePlanner):
             },
         )
 
-    def cohort(self, round: int, values: Mapping[str, float]) -> DecisionRecord:
-        """Let the core's rule choose whom to ask, with the values applied."""
+    def cohort(
+        self, round: int, values: Mapping[str, float], selection: Selection | None = None
+    ) -> DecisionRecord:
+        """Choose whom to ask with the values applied: by the core's rule, or as was decided."""
         work = self.work(round).model_copy(update={"steps": int(values["steps"])})
         if "lr" in self._outer:
             work = work.model_copy(update={"lr": values["lr"]})
         size = int(values["cohort_size"])
-        return self.chosen(round, work, self._config.cohort.model_copy(update={"size": size}))
+        cohort = self._config.cohort.model_copy(update={"size": size})
+        if self._choices is None:
+            return self.chosen(round, work, cohort)
+        found = self._choices.cohort(self._history, round, selection, cohort, self._online(round))
+        record = self.asked(round, work, cohort.rule, found.clients)
+        return record.model_copy(update={"details": self._choices.details(found)})
+
+    def _online(self, round: int) -> Standing:
+        return self.standing.now(self.online(round))
 
     def too_long(self, rounds: int) -> str:
         """Refuse rounds that the budget of client-steps does not last for."""
@@ -176,11 +207,12 @@ def decide(policy: Policy, fallback: Policy, observation: Observation) -> Decide
     """Ask a policy; where it fails or is refused, a rule."""
     answer = policy.decide(observation)
     ruling = rule_on(answer, observation)
-    if ruling.verdict != "rejected":
-        source = answer.proposal.source if answer.proposal else "heuristic"
-        return Decided(answer, ruling, ruling.values, source, policy.name)
-    instead = rule_on(fallback.decide(observation), observation)
-    return Decided(answer, ruling, instead.values, "fallback", fallback.name)
+    source, name, final = "fallback", fallback.name, ruling
+    if ruling.verdict == "rejected":
+        final = rule_on(fallback.decide(observation), observation)
+    elif answer.proposal is not None:
+        source, name = answer.proposal.source, policy.name
+    return Decided(answer, ruling, final.values, source, name, final.selection, final.action)
 
 
 def shadows(policies: list[Policy], observation: Observation) -> dict[str, JsonValue]:

@@ -6,9 +6,11 @@ from pydantic import BaseModel, Field, JsonValue
 
 from agents.facts import Observation
 from agents.knobs import RECORD
+from agents.selection import Selection
 
 Source = Literal["llm", "optimizer", "heuristic", "replay", "human", "fallback"]
 Verdict = Literal["accepted", "rejected", "abstained"]
+Action = Literal["continue", "stop"]
 
 
 class Proposal(BaseModel):
@@ -21,6 +23,8 @@ class Proposal(BaseModel):
             token; scored later against what happened.
         rationale: why, in a sentence; shown to people, read by no code.
         source: who made it.
+        selection: how clients are chosen; None: as before.
+        action: whether the run goes on after the round.
     """
 
     model_config = RECORD
@@ -30,11 +34,13 @@ class Proposal(BaseModel):
     expected: tuple[float, float] | None = Field(default=None, description="loss, low and high")
     rationale: str = Field(default="", max_length=400, description="why, in a sentence")
     source: Source = Field(default="heuristic", description="who made it")
+    selection: Selection | None = Field(default=None, description="how clients are chosen")
+    action: Action = Field(default="continue", description="stop: the round is the last one")
 
     @property
     def abstains(self) -> bool:
         """Whether it leaves everything as it is."""
-        return not self.values
+        return not self.values and self.selection is None and self.action == "continue"
 
 
 class Answer(BaseModel):

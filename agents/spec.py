@@ -6,9 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 
 from agents.knobs import limits
+from agents.policies.choosing import Choosing, Stopping
 from agents.policies.optimizer import CMAES, TPE
 from agents.policies.rules import Fixed, Null, Plateau
 from agents.proposals import Policy
+from agents.selection import SelectionSpec
 from federation.config import Config, describe
 from federation.errors import ConfigError
 from federation.specs import Names, Spec, as_tuple
@@ -74,6 +76,16 @@ class PilotSpec(Spec):
     max_tokens: int | None = Field(
         default=None, ge=1, description="tokens, in and out, that the run may spend in all"
     )
+    selection: SelectionSpec | None = Field(
+        default=None, description="how clients are chosen may be changed; omitted: it stays"
+    )
+    stop: int | None = Field(
+        default=None,
+        ge=2,
+        le=1000,
+        description="end the run after so many rounds without a gain beyond noise, not before"
+        " twice as many; omitted: it never ends early",
+    )
     on_failure: Literal["heuristic", "fixed"] = Field(
         default="heuristic", description="who decides when the policy fails or is refused"
     )
@@ -88,9 +100,15 @@ class PilotSpec(Spec):
         if not config.pilot:
             return None
         try:
-            return cls.model_validate(config.pilot)
+            spec = cls.model_validate(config.pilot)
         except ValidationError as error:
             raise ConfigError(f"pilot: {describe(error, cls)}") from None
+        if spec.selection and spec.selection.exclude and spec.smallest > 1:
+            raise ConfigError(
+                "pilot.selection.exclude takes evidence about single clients, and pilot.smallest ="
+                f" {spec.smallest} keeps it back: set it to 1 if you may look, or exclude to 0"
+            )
+        return spec
 
     def outer(self, config: Config, population: int) -> dict[str, tuple[float, float]]:
         """Return the outer limits of the open knobs.
@@ -128,7 +146,17 @@ def build_policy(name: str, knobs: int, spec: PilotSpec | None = None) -> Policy
     needed = NEEDS.get(POLICIES[name])
     if needed and find_spec(needed) is None:
         raise ConfigError(f"pilot.policy {name!r} needs {needed}: pip install 'fedpilot[pilot]'")
-    return POLICIES[name]()
+    policy: Policy = POLICIES[name]()
+    return completed(policy, spec) if spec else policy
+
+
+def completed(policy: Policy, spec: PilotSpec) -> Policy:
+    """Let rules decide what a policy leaves open; the fixed one and the control leave it so."""
+    if isinstance(policy, Fixed | Null):
+        return policy
+    if spec.selection is not None:
+        policy = Choosing(policy)
+    return Stopping(policy, spec.stop) if spec.stop else policy
 
 
 def asking(name: str, knobs: int, spec: PilotSpec) -> Policy:
@@ -147,5 +175,5 @@ def asking(name: str, knobs: int, spec: PilotSpec) -> Policy:
         raise ConfigError(f"pilot.model: {error}") from None
     if name == "llm":
         return adviser
-    search = build_policy("optimizer:tpe", knobs)
+    search = completed(build_policy("optimizer:tpe", knobs), spec)
     return Hybrid(search, adviser, spec.share, spec.warmup)

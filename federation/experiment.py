@@ -280,7 +280,8 @@ def judge(setup: Setup, writer: RunWriter) -> Judge:
 
     def evaluations(state: Tree, round: int) -> Iterable[EvaluationRecord]:
         rounds = configured + writer.history.extra_rounds
-        due = (round + 1) % every == 0 or round + 1 == rounds
+        last = round + 1 == rounds or writer.history.decisions[round].last
+        due = (round + 1) % every == 0 or last
         return assess(setup, state, writer.memory, round) if due else ()
 
     return evaluations
@@ -312,7 +313,8 @@ def finish(setup: Setup, session: Session) -> None:
         return
     with ending(session):
         session.play_all()
-        config = setup.config.model_copy(update={"rounds": session.steering.total})
+        # A run that was extended, or ended early, has baselines of as many rounds.
+        config = setup.config.model_copy(update={"rounds": session.writer.next_round})
         setup = replace(setup, config=config)
         export(setup, session.state, session.writer.path)
         for name in setup.config.evaluation.baselines:

@@ -126,9 +126,15 @@ class Session:
             self.play()
 
     def goes_on(self) -> bool:
-        """Follow what was commanded, and tell whether a round is left then."""
+        """Follow what was commanded, and tell whether a round is left then.
+
+        None is once all were played, or one that was decided to be the last.
+        """
         self.steering.look()
-        return self.writer.next_round < self.steering.total
+        history = self.writer.history
+        decision = history.decisions.get(history.last_round)
+        ended = decision is not None and decision.last
+        return self.writer.next_round < self.steering.total and not ended
 
     def play(self) -> None:
         """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""

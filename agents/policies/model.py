@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, JsonValue, create_model
 from agents.facts import Fact, Observation
 from agents.knobs import KNOBS, values_model
 from agents.proposals import Answer, Policy, Proposal
+from agents.selection import Selection, SelectionBounds, selection_model
 from llm_tools import Answer as Reply
 from llm_tools import ask, fill
 
@@ -75,6 +76,12 @@ def schema_of(observation: Observation) -> type[BaseModel]:
     if ids:
         cited = Field(max_length=CITED, description="ids of the facts it rests on")
         fields["evidence"] = (list[Literal[ids]], cited)
+    if observation.selection is not None:
+        choice = Field(description="how the clients of the round are chosen")
+        fields["selection"] = (selection_model(observation.selection), choice)
+    if observation.may_stop:
+        ends = Field(description="stop: this round is the last one")
+        fields["action"] = (Literal["continue", "stop"], ends)
     return create_model("Decision", __base__=values_model(observation.bounds), **fields)
 
 
@@ -82,15 +89,23 @@ def as_proposal(answer: dict[str, Any]) -> Proposal:
     """Turn an answer into a proposal."""
     expected = answer.pop("expected_low"), answer.pop("expected_high")
     rest = {"rationale": answer.pop("rationale"), "evidence": tuple(answer.pop("evidence", ()))}
-    abstains = answer.pop("abstain")
-    values = {} if abstains else {name: float(value) for name, value in answer.items()}
-    return Proposal(values=values, expected=expected, source="llm", **rest)
+    choice, action = answer.pop("selection", None), answer.pop("action", "continue")
+    if answer.pop("abstain"):
+        return Proposal(expected=expected, source="llm", **rest)
+    return Proposal(
+        values={name: float(value) for name, value in answer.items()},
+        selection=choice and Selection.model_validate(choice),
+        action=action,
+        expected=expected,
+        source="llm",
+        **rest,
+    )
 
 
 def recent(observation: Observation) -> list[Fact]:
-    """Select the facts of the last rounds."""
+    """Select the facts of the last rounds, and those of the run."""
     first = observation.round - SHOWN
-    return [fact for fact in observation.facts if fact.round is not None and fact.round >= first]
+    return [fact for fact in observation.facts if fact.round is None or fact.round >= first]
 
 
 def shown(observation: Observation) -> dict[str, str]:
@@ -101,12 +116,21 @@ def shown(observation: Observation) -> dict[str, str]:
         f" allowed {bound.low:g} to {bound.high:g}"
         for name, bound in observation.bounds.items()
     )
+    choice = observation.selection and shown_choice(observation.selection)
     return {
         "round": str(observation.round + 1),
         "left": str(observation.rounds_left),
         "facts": "\n".join(facts) or "none",
-        "knobs": "\n".join(knobs),
+        "knobs": "\n".join([*knobs, *([choice] if choice else [])]),
     }
+
+
+def shown_choice(bounds: SelectionBounds) -> str:
+    """Write how clients may be chosen."""
+    line = f"selection.rule: how clients are chosen, one of {', '.join(bounds.rules)}; now"
+    out = ", ".join(bounds.current.exclude) or "nobody"
+    most = f"; excluded: {out}, at most {bounds.most_excluded}" if bounds.most_excluded else ""
+    return f"{line} {bounds.current.rule}{most}"
 
 
 @dataclass(frozen=True)

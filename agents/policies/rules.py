@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from agents.facts import Observation
 from agents.knobs import KNOBS, Bound
 from agents.proposals import Answer, Proposal
+from agents.selection import MOST_CANDIDATES, Selection, SelectionBounds
 from federation.address import generator
 
 
@@ -111,13 +112,28 @@ class Null:
         values = {
             name: drawn(name, bound, observation) for name, bound in observation.bounds.items()
         }
-        return Answer(proposal=Proposal(values=values, rationale="drawn within the bounds"))
+        selection = observation.selection and drawn_selection(observation.selection, observation)
+        return Answer(
+            proposal=Proposal(
+                values=values, selection=selection, rationale="drawn within the bounds"
+            )
+        )
 
 
 def drawn(name: str, bound: Bound, observation: Observation) -> float:
     """Draw one value."""
     place = generator(observation.seed, observation.round, "null policy", name).random()
     return placed(name, bound, bound.low * (bound.high / bound.low) ** place)
+
+
+def drawn_selection(bounds: SelectionBounds, observation: Observation) -> Selection:
+    """Draw a rule and its parameters; exclude nobody, which would need evidence."""
+    draw = generator(observation.seed, observation.round, "null policy", "selection")
+    return Selection(
+        rule=bounds.rules[int(draw.integers(len(bounds.rules)))],
+        candidates=int(draw.integers(1, MOST_CANDIDATES + 1)),
+        exploration=bounds.exploration + (1 - bounds.exploration) * float(draw.random()),
+    )
 
 
 def placed(name: str, bound: Bound, value: float) -> float:

@@ -108,13 +108,22 @@ class RulePlanner:
 
     def chosen(self, round: int, work: LocalWork, cohort: CohortSpec) -> DecisionRecord:
         """Let a rule choose whom to ask for some work."""
-        online = available(self._config.devices, self._config.seed, round, len(self._clients))
-        seed = self._config.seed
-        chosen = select(cohort, self.standing.now(online), seed, round, self._excluded)
+        standing, seed = self.standing.now(self.online(round)), self._config.seed
+        chosen = select(cohort, standing, seed, round, self._excluded)
+        return self.asked(round, work, cohort.rule, chosen)
+
+    def online(self, round: int) -> np.ndarray:
+        """Say which of the registered clients may be asked in a round, ``(N,)`` bool."""
+        return available(self._config.devices, self._config.seed, round, len(self._clients))
+
+    def asked(
+        self, round: int, work: LocalWork, rule: str, chosen: Iterable[int]
+    ) -> DecisionRecord:
+        """Write down that clients are asked, by index, for some work."""
         return DecisionRecord(
             round=round,
             source="heuristic",
-            policy=cohort.rule,
+            policy=rule,
             clients=tuple(self._clients[i] for i in chosen),
             work=work.model_dump(mode="json"),
         )

@@ -53,6 +53,7 @@ class DecisionRecord(BaseModel):
     batch_sizes: tuple[int, ...] | None = Field(
         default=None, description="of each client, where unequal"
     )
+    last: bool = Field(default=False, description="whether the run ends after this round")
     reason: str = ""
     details: dict[str, JsonValue] = Field(
         default={}, description="proposal, guard's verdict, cost, ..."
