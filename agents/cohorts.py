@@ -144,7 +144,6 @@ class Choices:
         index: registered client -> its index.
         never: indices of the clients that the configuration excludes.
         fewest: clients that a round asks at least.
-        most: clients that a round asks at most.
     """
 
     config: Config
@@ -153,7 +152,6 @@ class Choices:
     index: Mapping[str, int]
     never: frozenset[int]
     fewest: int
-    most: int
 
     @classmethod
     def of(
@@ -176,15 +174,13 @@ class Choices:
         Raises:
             ConfigError: if the limits contradict the rest of the configuration.
         """
-        sizes = outer.get("cohort_size", (config.cohort.size, config.cohort.size))
-        fewest, most = (
-            config.cohort.model_copy(update={"size": int(size)}).asked for size in sizes
-        )
+        size = int(outer.get("cohort_size", (config.cohort.size, 0))[0])
+        fewest = config.cohort.model_copy(update={"size": size}).asked
         population = len(clients) - len(never)
         start = selection_bounds(config, limits, population)
         check_fairness(limits, population, fewest)
         index = {client: i for i, client in enumerate(clients)}
-        return cls(config, limits, start, index, never, fewest, most)
+        return cls(config, limits, start, index, never, fewest)
 
     def bounds(self, history: History, round: int) -> SelectionBounds:
         """Return what may be chosen in a round, and what holds since the round before."""
@@ -218,10 +214,10 @@ class Choices:
         how = {"due": found.due, "explored": found.explored}
         details: dict[str, JsonValue] = {"selection": found.selection.model_dump(mode="json") | how}
         if self.config.upload.noise is not None:
-            rate = min(self.most / len(self.index), 1.0)
+            rate = min(self.config.cohort.asked / len(self.index), 1.0)
             details["privacy"] = {
                 "sampling": "uniform",
-                "rate_at_most": rate,
+                "rate": rate,
                 "why": UNIFORM_ONLY,
             }
         return details

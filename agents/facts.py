@@ -31,7 +31,18 @@ Unit = Literal[
     "rounds",
     "client-steps",
     "rows",
+    "per round",
+    "per squared norm",
 ]
+
+UNITS: dict[str, Unit] = {
+    "lr": "per step",
+    "steps": "steps",
+    "cohort_size": "clients",
+    "server_lr": "per round",
+    "mu": "per squared norm",
+}
+"""Of the knobs."""
 
 DIVERGED = "diverged"  # how the engine's reasons for such a client begin
 WRITTEN = 6  # digits that a fact has: what is hashed must not hang on the last bit
@@ -200,6 +211,8 @@ def facts_of_round(
         yield fact("lr", decision.work["lr"], "per step", n)
         yield fact("steps", decision.work["steps"], "steps", n)
         yield fact("cohort_size", len(decision.clients), "clients", n)
+        for name, value in decision.settings.items():
+            yield fact(name, value, UNITS[name], n)
     yield fact("reported", trained, "clients", n)
     yield fact("bytes_up", record.bytes_up, "bytes", n)
     diverged = sum(reason.startswith(DIVERGED) for reason in record.missing.values())

@@ -1,7 +1,14 @@
 """What a pilot may turn, declared once: name, unit, meaning, and how far it may go.
 
 Bounds, the language model's schema, the optimizers' search spaces and the interface's sliders are
-all made of these lines.  Light: nothing here imports torch.
+all made of these lines.  A knob is open only where the algorithm has it.
+
+The rank of an adapter is no knob.  What the server has learned lies in A and B of that rank, its
+optimizer's moments as well, and clients may keep some of them: another rank in mid-run would mean
+to project all of that, and a round would no longer follow from its records.  Rank is a matter of
+whole runs: ``adapter.rank`` in the arms and searches of a study, from :data:`RANKS`.
+
+Light: nothing here imports torch before an algorithm with settings of its own is asked for them.
 """
 
 import math
@@ -23,19 +30,35 @@ class Knob(NamedTuple):
         unit: of its values.
         meaning: in a few words.
         whole: whether it counts something.
+        path: where it stands in a configuration.
     """
 
     unit: str
     meaning: str
     whole: bool
+    path: str
 
 
 KNOBS = {
-    "lr": Knob("per step", "client learning rate", whole=False),
-    "steps": Knob("steps", "optimizer steps of a client in a round", whole=True),
-    "cohort_size": Knob("clients", "clients asked in a round", whole=True),
+    "lr": Knob("per step", "client learning rate", whole=False, path="work.lr"),
+    "steps": Knob("steps", "optimizer steps of a client in a round", whole=True, path="work.steps"),
+    "cohort_size": Knob("clients", "clients asked in a round", whole=True, path="cohort.size"),
+    "server_lr": Knob("per round", "server learning rate", whole=False, path="algorithm.server_lr"),
+    "mu": Knob(
+        "per squared norm",
+        "pull of clients towards what was sent",
+        whole=False,
+        path="algorithm.mu",
+    ),
 }
 """All of them are positive and matter by ratio: twice as much is as far as half as much."""
+
+
+SETTINGS = ("server_lr", "mu")
+"""Knobs that are settings of an algorithm, where it has them."""
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of an adapter that a vLLM server holds without padding."""
 
 
 class Bound(BaseModel):
@@ -67,6 +90,20 @@ def configured(config: Config) -> dict[str, float]:
         "lr": config.work.lr,
         "steps": float(config.work.steps),
         "cohort_size": float(config.cohort.size),
+        **{name: value for name, value in settings(config).items() if value > 0},
+    }
+
+
+def settings(config: Config) -> dict[str, float]:
+    """Return those knobs that are settings of the configured algorithm."""
+    if config.algorithm.name in ("fedavg", "centralised", "local"):
+        return {}  # the usual case has none, and is not worth loading torch
+    from federation.algorithms.catalogue import settings_schema
+
+    there = settings_schema(config.algorithm.name).get("properties", {})
+    given = config.algorithm.settings
+    return {
+        name: float(given.get(name, there[name]["default"])) for name in SETTINGS if name in there
     }
 
 
@@ -86,8 +123,17 @@ def limits(
     """
     for name, (low, high) in asked.items():
         value = configured(config).get(name)
-        if value is None:
+        if name not in KNOBS:
             raise ConfigError(f"pilot.bounds.{name}: unknown knob; there are {', '.join(KNOBS)}")
+        if value is None:
+            raise ConfigError(
+                f"pilot.bounds.{name}: {config.algorithm.name} has no such setting, or it is 0;"
+                " choose another algorithm, or set it"
+            )
+        if name == "cohort_size" and config.upload.noise is not None:
+            raise ConfigError(
+                "pilot.bounds.cohort_size: it decides how well upload.noise protects; drop one"
+            )
         if not 0 < low <= high:
             raise ConfigError(f"pilot.bounds.{name}: write [low, high] with 0 < low <= high")
         if not low <= value <= high:

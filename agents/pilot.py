@@ -17,7 +17,7 @@ from agents.cohorts import Choices
 from agents.explain import as_text, of_record
 from agents.facts import Observation, observe
 from agents.guard import Ruling, client_steps, rule_on
-from agents.knobs import bounds_now, configured
+from agents.knobs import SETTINGS, bounds_now, configured
 from agents.proposals import Action, Answer, Policy
 from agents.selection import Selection
 from agents.spec import PilotSpec, build_policy, completed
@@ -169,13 +169,16 @@ class PilotPlanner(RulePlanner):
         work = self.work(round).model_copy(update={"steps": int(values["steps"])})
         if "lr" in self._outer:
             work = work.model_copy(update={"lr": values["lr"]})
+        set_now = {name: values[name] for name in SETTINGS if name in self._outer}
         size = int(values["cohort_size"])
         cohort = self._config.cohort.model_copy(update={"size": size})
         if self._choices is None:
-            return self.chosen(round, work, cohort)
+            record = self.chosen(round, work, cohort)
+            return record.model_copy(update={"settings": set_now})
         found = self._choices.cohort(self._history, round, selection, cohort, self._online(round))
         record = self.asked(round, work, cohort.rule, found.clients)
-        return record.model_copy(update={"details": self._choices.details(found)})
+        details = self._choices.details(found)
+        return record.model_copy(update={"settings": set_now, "details": details})
 
     def _online(self, round: int) -> Standing:
         return self.standing.now(self.online(round))

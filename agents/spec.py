@@ -55,7 +55,8 @@ class PilotSpec(Spec):
     )
     warmup: int = Field(default=4, ge=0, description="hybrid: rounds before the model is asked")
     bounds: dict[str, Range] = Field(
-        default={}, description="lr, steps, cohort_size: [lowest, highest]; others stay as they are"
+        default={},
+        description="lr, steps, cohort_size, server_lr, mu: [lowest, highest]; others stay",
     )
     trust: float = Field(
         default=2.0, gt=1, le=100, description="largest factor by which a value moves in a round"

@@ -8,7 +8,7 @@ any instant and resumed.
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,9 +36,11 @@ from federation.session import Judge, Session, Watch, ending, start_record
 from federation.training.base import Base, check_sequences, load_base
 from federation.training.build import (
     CENTRALISED,
+    UNKEYED,
     build_algorithm,
     build_trainable,
     rehearsed,
+    with_settings,
 )
 from federation.training.engine import LocalEngine, measure_chunk
 from federation.training.local import Task, Trainable
@@ -75,6 +77,7 @@ class Setup:
         params: the first parameters ``(P,)``.
         judges_base: whether the base model is evaluated before the first round.
         planning: makes who decides its rounds.
+        key: of the privacy noise, once a run has one.
     """
 
     config: Config
@@ -84,6 +87,11 @@ class Setup:
     params: Tensor
     judges_base: bool = True
     planning: "Planning" = by_rule
+    key: str = UNKEYED
+
+    def rebuilt(self, settings: Mapping[str, float]) -> Algorithm:
+        """Build the algorithm with other settings, and the same noise."""
+        return build_algorithm(with_settings(self.config, settings), self.key)
 
     @property
     def algorithm(self) -> Algorithm:
@@ -227,8 +235,9 @@ def keyed(setup: Setup, writer: RunWriter) -> Setup:
     file = writer.path / NOISE_KEY
     if not file.exists() and writer.history.start is None:
         storage.atomic_write(file, secrets.token_hex(KEY_BYTES).encode(), mode=0o600)
-    algorithm = build_algorithm(setup.config, read_key(file))
-    return replace(setup, task=replace(setup.task, algorithm=algorithm))
+    key = read_key(file)
+    algorithm = build_algorithm(setup.config, key)
+    return replace(setup, task=replace(setup.task, algorithm=algorithm), key=key)
 
 
 def read_key(file: Path) -> str:
@@ -260,6 +269,7 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         rounds=setup.config.rounds,
         judge=judge(setup, writer),
         watch=watch,
+        rebuilt=setup.rebuilt,
     )
     data = setup.data.corpus.digest
     if writer.history.start is None:

@@ -30,7 +30,7 @@ from federation.runs import tree_files
 from federation.runs.records import StartRecord
 from federation.runs.run import Run, checkpoint_files, memory_after, updates_files
 from federation.session import Watch, same_arithmetic
-from federation.training.build import build_algorithm, rehearsed
+from federation.training.build import build_algorithm, rehearsed, with_settings
 from federation.training.engine import LocalEngine
 from federation.training.local import fresh_memory
 from federation.training.memory import Overlay
@@ -89,16 +89,21 @@ class Stage:
 
     def trained(self, seed: int) -> Reports:
         """Let the clients of the first round train again, as they were asked to."""
-        return self._engine(NOTHING, self.setup.algorithm).train(
-            self.setup.algorithm.sent(self.state), self.plan(self.round, NOTHING, seed)
-        )
+        algorithm = self.built(self.round, NOTHING)
+        plan = self.plan(self.round, NOTHING, seed)
+        return self._engine(NOTHING, algorithm).train(algorithm.sent(self.state), plan)
+
+    def built(self, round: int, change: Change) -> Algorithm:
+        """Build the algorithm of a round with the settings that were decided, but for a change."""
+        decided = self.run.history.decisions[round].settings if change.algorithm is None else {}
+        return change.built(with_settings(self.setup.config, decided))
 
     def concluded(self, reports: Reports, change: Change, seed: int) -> Tree:
         """Let the server make its next state of the reports of the first round, with a change.
 
         For a change that spares training; a round that nobody reports in changes nothing.
         """
-        algorithm = change.built(self.setup.config)
+        algorithm = self.built(self.round, change)
         state = change.state(algorithm, self.state)
         reports = change.clipped(change.reports(reports))
         if not reports.clients:
@@ -107,11 +112,12 @@ class Stage:
 
     def played(self, change: Change, seed: int) -> Tree:
         """Play all rounds again with a change, training included; return the last state."""
-        algorithm = change.built(self.setup.config)
+        algorithm = self.built(self.round, change)
         engine = self._engine(change, algorithm)
         state = change.state(algorithm, self.state)
         for round in range(self.round, self.last + 1):
-            plan = self.plan(round, change, seed)
+            plan, algorithm = self.plan(round, change, seed), self.built(round, change)
+            engine.task = replace(engine.task, algorithm=algorithm)
             if plan.clients:
                 algorithm.check(plan.work)
                 reports = engine.train(algorithm.sent(state), plan)

@@ -6,9 +6,9 @@ judged: fine-tuning (experiment.py) and pre-training (pretraining/pretrain.py) s
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class Session:
         rounds: how many are configured.
         judge: who evaluates; called after every round.
         watch: who is told.
+        rebuilt: makes the algorithm with other settings.
         steering: what people command while it goes on.
     """
 
@@ -79,6 +80,7 @@ class Session:
     rounds: int
     judge: Judge = lambda state, round: ()
     watch: Watch = field(default_factory=Watch)
+    rebuilt: Callable[[Mapping[str, float]], Algorithm] | None = None
     steering: Steering = field(init=False)
 
     def __post_init__(self) -> None:
@@ -136,15 +138,24 @@ class Session:
         ended = decision is not None and decision.last
         return self.writer.next_round < self.steering.total and not ended
 
+    def algorithm_of(self, decision: DecisionRecord) -> Algorithm:
+        """Give the engine and return the algorithm with the settings that were decided."""
+        algorithm = self.algorithm
+        if decision.settings and self.rebuilt is not None:
+            algorithm = self.rebuilt(decision.settings)
+        self.engine.task = replace(self.engine.task, algorithm=algorithm)
+        return algorithm
+
     def play(self) -> None:
         """Play the next round: decide, train, combine, step, commit; evaluate if it is due."""
         began = time.perf_counter() - self.steering.idle
         round = self.writer.next_round
         decision = self.writer.decided or self.decide(round)
         plan, missing = self.planner.plan(decision)
-        sent, reports = self.algorithm.sent(self.state), None
+        algorithm = self.algorithm_of(decision)
+        sent, reports = algorithm.sent(self.state), None
         if plan.clients:
-            self.state, reports = run_round(self.algorithm, self.engine, self.state, plan)
+            self.state, reports = run_round(algorithm, self.engine, self.state, plan)
             missing |= reports.rejected
         updates = reports.as_tree() if reports else None
         saved = self.writer.checkpoint(round, self.state, updates)

@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 
 from agents.copilot.files import free, write_config
 from agents.copilot.ground import ARGS, Found, Ground, Tool
-from agents.copilot.tools import UNITS, end_of, named
-from agents.facts import Fact, Observation, fact, observe
+from agents.copilot.tools import end_of, named
+from agents.facts import UNITS, Fact, Observation, fact, observe
 from agents.guard import client_steps, faults
 from agents.knobs import KNOBS, bounds_now
 from agents.proposals import Proposal
@@ -43,7 +43,7 @@ class Values(BaseModel):
     @property
     def given(self) -> dict[str, float]:
         """Knob -> value, of those that are set."""
-        values = {name: float(getattr(self, name)) for name in KNOBS}
+        values = {name: float(getattr(self, name)) for name in Values.model_fields}
         return {name: value for name, value in values.items() if value}
 
 

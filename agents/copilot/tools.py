@@ -10,13 +10,11 @@ from pydantic import BaseModel, Field
 
 from agents.copilot.ground import ARGS, Found, Ground, Tool, Unusable
 from agents.explain import explained
-from agents.facts import Fact, Unit, fact, facts_of_round
+from agents.facts import UNITS, Fact, fact, facts_of_round
 from agents.knobs import configured
 from agents.spec import PilotSpec
 from federation.config import Config
 from federation.runs.run import History, Run
-
-UNITS: dict[str, Unit] = {"lr": "per step", "steps": "steps", "cohort_size": "clients"}
 
 
 class FactsArgs(BaseModel):

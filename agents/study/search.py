@@ -21,7 +21,7 @@ from agents.facts import Observation
 from agents.proposals import Answer, Policy, Proposal
 from agents.study.records import Proposed, SearchEnded, Tried
 from agents.study.runs import Bench, most_client_steps
-from agents.study.space import Space, Values, placed, places, within
+from agents.study.space import Range, Space, Values, placed, places, within
 from agents.study.spec import SearchSpec
 from federation.address import address
 from federation.errors import ConfigError
@@ -257,14 +257,16 @@ def opened(path: Path, spec: SearchSpec) -> Iterator[Optimizer]:
 
 def distributions(space: Space) -> "dict[str, BaseDistribution]":
     """Write a space as Optuna has it: by ratio."""
-    from optuna.distributions import FloatDistribution, IntDistribution
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    return {
-        x.key: IntDistribution(int(x.low), int(x.high), log=True)
-        if x.whole
-        else FloatDistribution(x.low, x.high, log=True)
-        for x in space
-    }
+    def one(x: Range) -> "BaseDistribution":
+        if x.choices:
+            return CategoricalDistribution(x.choices)
+        if x.whole:
+            return IntDistribution(int(x.low), int(x.high), log=True)
+        return FloatDistribution(x.low, x.high, log=True)
+
+    return {x.key: one(x) for x in space}
 
 
 def typed(value: float, whole: bool) -> float | int:

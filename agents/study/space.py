@@ -7,14 +7,14 @@ counts if both of its bounds are written without a point.
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, create_model
 
-from agents.knobs import KNOBS, RECORD
+from agents.knobs import KNOBS, RANKS, RECORD
 from federation.errors import ConfigError
 
-KEYS = {"lr": "work.lr", "steps": "work.steps", "cohort_size": "cohort.size"}
+KEYS = {name: knob.path for name, knob in KNOBS.items()}
 """Where a knob stands in a configuration."""
 
 Number = int | float
@@ -45,6 +45,7 @@ class Range(BaseModel):
         low: smallest value.
         high: largest value.
         whole: whether it counts something.
+        choices: the only values there are; empty: all in between.
     """
 
     model_config = RECORD
@@ -54,6 +55,7 @@ class Range(BaseModel):
     low: float = Field(gt=0)
     high: float = Field(gt=0)
     whole: bool
+    choices: tuple[int, ...] = ()
 
     @property
     def field(self) -> str:
@@ -62,6 +64,8 @@ class Range(BaseModel):
 
     def fits(self, value: float) -> bool:
         """Tell whether a value is allowed."""
+        if self.choices:
+            return value in self.choices
         return self.low <= value <= self.high and not (self.whole and value != round(value))
 
     def written(self, value: float) -> str:
@@ -96,7 +100,13 @@ def space_of(bounds: Mapping[str, tuple[Number, Number]], table: str) -> Space:
                 f"{where}: [{low:g}, {high:g}] are not whole, and it counts something"
             )
         path = KEYS.get(key, key)
-        found.append(Range(key=key, path=path, low=low, high=high, whole=whole))
+        choices = tuple(r for r in RANKS if low <= r <= high) if path == "adapter.rank" else ()
+        if path == "adapter.rank" and not choices:
+            raise ConfigError(
+                f"{where}: no rank that servers hold lies within; there are"
+                f" {', '.join(map(str, RANKS))}"
+            )
+        found.append(Range(key=key, path=path, low=low, high=high, whole=whole, choices=choices))
     if len({x.path for x in found}) < len(found):
         raise ConfigError(f"{table}.bounds: a key is bounded twice; keep one of its names")
     return tuple(found)
@@ -118,6 +128,8 @@ def placed(space: Space, places: Mapping[str, float]) -> Values:
     for x in space:
         value = x.low * (x.high / x.low) ** min(max(places[x.key], 0.0), 1.0)
         value = float(round(value)) if x.whole else value
+        if x.choices:
+            value = float(min(x.choices, key=lambda choice: abs(math.log(choice / value))))
         found[x.key] = min(max(value, x.low), x.high)
     return found
 
@@ -138,6 +150,8 @@ def fields(space: Space) -> dict[str, Any]:
         meaning = KNOBS[x.key].meaning if x.key in KNOBS else x.path
         limits = Field(ge=kind(x.low), le=kind(x.high), description=meaning)
         found[x.field] = (kind, limits)
+        if x.choices:
+            found[x.field] = (Literal[x.choices], Field(description=meaning))
     return found
 
 
@@ -156,5 +170,6 @@ def listed(space: Space) -> str:
     return "\n".join(
         f"{x.field}: {KNOBS[x.key].meaning if x.key in KNOBS else x.path},"
         f" {'whole, ' if x.whole else ''}{x.low:g} to {x.high:g}"
+        + (f", one of {', '.join(map(str, x.choices))}" if x.choices else "")
         for x in space
     )

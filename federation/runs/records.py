@@ -53,6 +53,9 @@ class DecisionRecord(BaseModel):
     batch_sizes: tuple[int, ...] | None = Field(
         default=None, description="of each client, where unequal"
     )
+    settings: dict[str, float] = Field(
+        default={}, description="settings of the algorithm that are otherwise than configured"
+    )
     last: bool = Field(default=False, description="whether the run ends after this round")
     reason: str = ""
     details: dict[str, JsonValue] = Field(

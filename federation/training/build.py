@@ -1,11 +1,13 @@
 """Where names and tables of a configuration become values, once."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
-from federation.config import Config
+from federation.config import AlgorithmSpec, Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.specs import LocalWork, LoRASpec
@@ -52,6 +54,13 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
         )
     rehearsed(algorithm, torch.zeros(1), config.work)
     return algorithm
+
+
+def with_settings(config: Config, settings: Mapping[str, float]) -> Config:
+    """Return a configuration whose algorithm has other settings."""
+    spec = config.algorithm
+    other = AlgorithmSpec.model_validate({"name": spec.name, **spec.settings, **settings})
+    return config.model_copy(update={"algorithm": other})
 
 
 def plain_algorithm(config: Config) -> Algorithm:

@@ -377,14 +377,13 @@ def test_under_noise_cohorts_are_uniform_and_the_record_says_what_may_be_counted
 ):
     """The control would choose other rules; under noise it is left none."""
     cache = world.folder / "cache"
-    open_size = {"lr": [0.001, 0.1], "cohort_size": [1, 3]}
-    wanted = config(world, 4, *NOISE, bounds=open_size)
+    wanted = config(world, 4, *NOISE)
     run = run_experiment(wanted, tmp_path / "run", cache=cache)
     for decision in run.history.decisions.values():
         assert decision.details["selection"]["rule"] == "uniform"
         assert decision.details["selection"]["exclude"] == []
         assert decision.details["privacy"]["sampling"] == "uniform"
-        assert decision.details["privacy"]["rate_at_most"] == 3 / 5
+        assert decision.details["privacy"]["rate"] == 2 / 5
         size = len(decision.clients)
         standing = Standing.fresh(np.ones(5))
         uniform = select(CohortSpec(size=size), standing, 3, decision.round)

@@ -10,7 +10,10 @@ from agents.study import search as searching
 from agents.study.ledger import Ledger, writing
 from agents.study.records import Measured, StudyRecord
 from agents.study.runs import Bench, folder
-from agents.study.search import DATABASE, best, search
+from agents.study.search import DATABASE, best, distributions, search
+from agents.study.space import placed, record, space_of
+from federation.errors import ConfigError
+from llm_tools import decodable
 from tests.agents.study.studies import script, spec
 from tests.tiny_worlds import World
 
@@ -214,3 +217,16 @@ def test_a_model_is_not_asked_again_about_a_trial_that_stands_in_the_journal(
     with writing(tmp_path / "hybrid") as ledger:
         search(Bench(ledger))
     assert ledger.told.proposed[4].values["lr"] == 0.02
+
+
+def test_ranks_are_those_that_servers_hold():
+    space = space_of({"adapter.rank": (4, 70), "lr": (1e-4, 0.1)}, "search")
+    rank = space[0]
+    assert rank.choices == (8, 16, 32, 64)
+    assert placed(space, {"adapter.rank": 0.5, "lr": 0.5})["adapter.rank"] in rank.choices
+    assert not rank.fits(12) and rank.fits(16)
+    schema = decodable(record("Trial", space))["properties"]["adapter_rank"]
+    assert schema["enum"] == [8, 16, 32, 64]
+    assert set(distributions(space)["adapter.rank"].choices) == set(rank.choices)
+    with pytest.raises(ConfigError, match="no rank that servers hold lies within"):
+        space_of({"adapter.rank": (2, 7)}, "search")
