@@ -54,6 +54,7 @@ class Proposed(StudyRecord):
     source: Literal["optimizer", "llm"]
     why: str = ""
     trace: dict[str, JsonValue] = {}
+    rounds: int | None = Field(default=None, ge=1, description="none: as the control")
 
 
 class Tried(StudyRecord):

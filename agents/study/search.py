@@ -1,4 +1,4 @@
-"""Hyperparameter search by ask and tell: TPE, CMA-ES, or TPE that a model may overrule.
+"""Hyperparameter search: TPE or CMA-ES by ask and tell, successive halving, or a hybrid.
 
 A trial is a run, or several under different seeds, and is judged on the validation split.  The
 journal is the truth: every proposal is written down before it is tried and every figure before
@@ -19,6 +19,7 @@ import numpy as np
 
 from agents.facts import Observation
 from agents.proposals import Answer, Policy, Proposal
+from agents.study.halving import following, rungs
 from agents.study.records import Proposed, SearchEnded, Tried
 from agents.study.runs import Bench, most_client_steps
 from agents.study.space import Range, Space, Values, placed, places, within
@@ -37,7 +38,7 @@ GENERATION = 4
 """Trials of a generation of CMA-ES."""
 SPREAD = 0.3
 """First standard deviation of CMA-ES, of the whole range."""
-NEEDS = {"tpe": "optuna", "hybrid": "optuna", "cmaes": "cmaes"}
+NEEDS = {"tpe": ("optuna",), "hybrid": ("optuna",), "cmaes": ("optuna", "cmaes"), "halving": ()}
 
 Trials = Sequence[tuple[Values, float]]
 """Values and cost, lower is better; infinite where training diverged."""
@@ -49,7 +50,7 @@ def check_installed(spec: SearchSpec) -> None:
     Raises:
         ConfigError: saying how to install them.
     """
-    for library in ("optuna", NEEDS[spec.method]):
+    for library in NEEDS[spec.method]:
         if find_spec(library) is None:
             raise ConfigError(
                 f"search.method {spec.method!r} needs {library}: pip install 'fedpilot[pilot]'"
@@ -64,19 +65,63 @@ def search(bench: Bench) -> None:
     if spec is None or ledger.told.search_ended:
         return
     check_installed(spec)
+    if spec.method == "halving":
+        halve(bench)
+        return
     with opened(ledger.path / DATABASE, spec) as optimizer:
         while len(ledger.told.tried) < spec.trials:
             trial = len(ledger.told.tried)
             optimizer.tell(trials(bench))
             if len(ledger.told.proposed) == trial:
                 ledger.append(proposal(bench, optimizer, trial))
-            if not affordable(bench, ledger.told.proposed[trial].values):
-                why = f"trial {trial + 1} would exceed search.max_client_steps"
-                ledger.append(SearchEnded(why=why))
+            if not attempted(bench, trial):
                 return
-            ledger.append(tried(bench, trial))
         optimizer.tell(trials(bench))
     ledger.append(SearchEnded(why=f"all {spec.trials} trials are done"))
+
+
+def halve(bench: Bench) -> None:
+    """Climb the rungs of successive halving, or end where the client-steps are spent."""
+    ledger, spec = bench.ledger, bench.ledger.spec
+    assert spec.search is not None
+    control = spec.config(spec.arms[spec.control], spec.search_seeds[0], "control")
+    ladder = rungs(spec.search.trials, control.rounds)
+    higher, told = spec.metric.direction == "higher", ledger.told
+    while True:
+        if len(told.proposed) == len(told.tried):
+            found = following(
+                told.proposed,
+                told.tried,
+                space=spec.search.space,
+                ladder=ladder,
+                seed=spec.seeds[0],
+                higher=higher,
+            )
+            if found is None:
+                break
+            ledger.append(found)
+        if not attempted(bench, len(told.tried)):
+            return
+    ledger.append(SearchEnded(why=f"all {len(ladder)} rungs are done"))
+
+
+def attempted(bench: Bench, trial: int) -> bool:
+    """Try what was proposed, or end the search if that would cost more than is left."""
+    ledger = bench.ledger
+    if affordable(bench, ledger.told.proposed[trial]):
+        ledger.append(tried(bench, trial))
+        return True
+    why = f"trial {trial + 1} would exceed search.max_client_steps"
+    ledger.append(SearchEnded(why=why))
+    return False
+
+
+def overrides_of(bench: Bench, proposed: Proposed) -> tuple[str, ...]:
+    """Return what a trial sets: its values, and its rounds where they are not the control's."""
+    spec = bench.ledger.spec
+    assert spec.search is not None
+    rounds = () if proposed.rounds is None else (f"rounds={proposed.rounds}",)
+    return (*spec.with_values(spec.search.space, proposed.values), *rounds)
 
 
 def tried(bench: Bench, trial: int) -> Tried:
@@ -84,7 +129,7 @@ def tried(bench: Bench, trial: int) -> Tried:
     spec, told = bench.ledger.spec, bench.ledger.told
     assert spec.search is not None
     values = told.proposed[trial].values
-    overrides = spec.with_values(spec.search.space, values)
+    overrides = overrides_of(bench, told.proposed[trial])
     found = [bench.measure(f"trial-{trial}", overrides, s).validation for s in spec.search_seeds]
     figure = float(np.mean(found))
     shown = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
@@ -92,12 +137,11 @@ def tried(bench: Bench, trial: int) -> Tried:
     return Tried(trial=trial, figure=figure)
 
 
-def affordable(bench: Bench, values: Values) -> bool:
+def affordable(bench: Bench, proposed: Proposed) -> bool:
     """Tell whether a trial fits into what the search has left; what it has already run is free."""
     spec, told = bench.ledger.spec, bench.ledger.told
     assert spec.search is not None
-    overrides = spec.with_values(spec.search.space, values)
-    config = spec.config(overrides, spec.search_seeds[0], "search")
+    config = spec.config(overrides_of(bench, proposed), spec.search_seeds[0], "search")
     done = [x for x in told.measured.values() if x.arm.startswith("trial-")]
     here = sum(x.arm == f"trial-{len(told.tried)}" for x in done)
     need = most_client_steps(config) * (len(spec.search_seeds) - here)
@@ -115,8 +159,11 @@ def trials(bench: Bench) -> Trials:
 
 
 def best(bench: Bench) -> Values | None:
-    """Return the best of what was tried; None if nothing trained."""
-    known = [(cost, i) for i, (_, cost) in enumerate(trials(bench)) if math.isfinite(cost)]
+    """Return the best of what was tried for the most rounds; None if nothing trained."""
+    proposed = bench.ledger.told.proposed
+    found = [(cost, i) for i, (_, cost) in enumerate(trials(bench)) if math.isfinite(cost)]
+    longest = max((proposed[i].rounds or 0 for _, i in found), default=0)
+    known = [(cost, i) for cost, i in found if (proposed[i].rounds or 0) == longest]
     return bench.ledger.told.proposed[min(known)[1]].values if known else None
 
 

@@ -43,14 +43,18 @@ Arms = dict[Annotated[str, Field(pattern=ARM)], Names]
 class SearchSpec(Spec):
     """A search for hyperparameters; what it finds becomes an arm, on seeds it has not seen."""
 
-    method: Literal["tpe", "cmaes", "hybrid"] = Field(
-        default="tpe", description="hybrid: TPE in charge, overruled by the model of [agent]"
+    method: Literal["tpe", "cmaes", "halving", "hybrid"] = Field(
+        default="tpe",
+        description="halving: many configurations for a few rounds, the better ones for longer;"
+        " hybrid: TPE in charge, overruled by the model of [agent]",
     )
     bounds: Bounds = Field(
         min_length=1,
         description="lr, steps, cohort_size or a dotted key of the configuration: [low, high]",
     )
-    trials: int = Field(ge=1, le=10_000, description="configurations to try, at most")
+    trials: int = Field(
+        ge=1, le=10_000, description="configurations to try, at most; halving: to begin with"
+    )
     seeds: int = Field(default=1, ge=1, le=30, description="seeds that each is tried under")
     max_client_steps: int = Field(ge=1, description="client-steps of the search, of the study's")
     share: float = Field(

@@ -2,11 +2,16 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.study import search as searching
+from agents.study.halving import rungs
 from agents.study.ledger import Ledger, writing
 from agents.study.records import Measured, StudyRecord
 from agents.study.runs import Bench, folder
@@ -14,7 +19,7 @@ from agents.study.search import DATABASE, best, distributions, search
 from agents.study.space import placed, record, space_of
 from federation.errors import ConfigError
 from llm_tools import decodable
-from tests.agents.study.studies import script, spec
+from tests.agents.study.studies import script, spec, table
 from tests.tiny_worlds import World
 
 BOUNDS = {"lr": [1e-3, 0.1], "steps": [1, 8]}
@@ -230,3 +235,82 @@ def test_ranks_are_those_that_servers_hold():
     assert set(distributions(space)["adapter.rank"].choices) == set(rank.choices)
     with pytest.raises(ConfigError, match="no rank that servers hold lies within"):
         space_of({"adapter.rank": (2, 7)}, "search")
+
+
+# --- Successive halving ------------------------------------------------------------------------
+
+
+@given(configurations=st.integers(1, 200), rounds=st.integers(1, 200))
+def test_rungs_cost_about_the_same_and_end_at_all_rounds(configurations, rounds):
+    ladder = rungs(configurations, rounds)
+    assert ladder[0][0] == configurations and ladder[-1][1] == rounds
+    for (many, short), (few, long) in pairwise(ladder):
+        assert few == max(many // 3, 1) and short < long <= 3 * short
+    assert all(n >= 1 and r >= 1 for n, r in ladder)
+
+
+def seeing_rounds(monkeypatch, seen: list[int]) -> None:
+    """Let a run be a look into the valley whose mist lifts with the rounds."""
+
+    def measure(self: Bench, arm: str, overrides: tuple[str, ...], seed: int) -> Measured:
+        config = self.ledger.spec.config(overrides, seed, arm)
+        name = folder(arm, seed)
+        seen.append(config.rounds)
+        figure = valley(config.work.lr, config.work.steps) + 9 / config.rounds
+        self.ledger.append(
+            Measured(run=name, arm=arm, seed=seed, client_steps=6, validation=figure)
+        )
+        return self.ledger.told.measured[name]
+
+    monkeypatch.setattr(Bench, "measure", measure)
+
+
+def nine_rounds(world: World) -> dict[str, object]:
+    return table(world)["base"] | {"rounds": 9}
+
+
+def test_the_better_third_is_trained_for_longer(world, tmp_path, monkeypatch):
+    seen: list[int] = []
+    seeing_rounds(monkeypatch, seen)
+    ledger = searched(world, tmp_path / "s", method="halving", trials=9, base=nine_rounds(world))
+    assert seen == [1] * 9 + [3] * 3 + [9]
+    rungs_told = told(ledger)
+    first = sorted(rungs_told[:9], key=lambda x: x[1])
+    assert [values for values, _ in rungs_told[9:12]] == [values for values, _ in first[:3]]
+    assert best(Bench(ledger)) == rungs_told[12][0] == first[0][0]
+    assert ledger.told.search_ended is not None
+
+
+def test_a_killed_halving_goes_on_as_it_would_have(world, tmp_path, monkeypatch):
+    seeing_rounds(monkeypatch, [])
+    wanted = {"method": "halving", "trials": 9, "base": nine_rounds(world)}
+    whole = told(searched(world, tmp_path / "whole", **wanted))
+    real, left = Ledger.append, [0]
+
+    def append(self: Ledger, record: StudyRecord) -> None:
+        left[0] += 1
+        if left[0] % 4 == 0:
+            raise Killed
+        real(self, record)
+
+    monkeypatch.setattr(Ledger, "append", append)
+    ledger = None
+    while ledger is None:
+        with suppress(Killed):
+            ledger = searched(world, tmp_path / "torn", **wanted)
+    assert told(ledger) == whole
+
+
+def test_halving_ends_where_the_client_steps_are_spent(world, tmp_path, monkeypatch):
+    seen: list[int] = []
+    seeing_rounds(monkeypatch, seen)
+    ledger = searched(
+        world,
+        tmp_path / "s",
+        method="halving",
+        trials=9,
+        base=nine_rounds(world),
+        max_client_steps=75,
+    )
+    assert ledger.told.search_ended is not None
+    assert "would exceed" in ledger.told.search_ended.why and max(seen) < 9
