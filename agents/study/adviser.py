@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from agents.facts import Observation
 from agents.knobs import RECORD
@@ -18,7 +18,7 @@ from agents.proposals import Answer, Proposal
 from agents.study.ledger import Ledger
 from agents.study.records import Advice, Arm
 from agents.study.runs import Bench, most_client_steps
-from agents.study.space import Values, listed, record, values_of, within
+from agents.study.space import Space, Values, listed, record, values_of, within
 from agents.study.spec import AgentSpec
 from agents.study.statistics import FEWEST
 from federation.errors import ConfigError
@@ -81,9 +81,7 @@ class TrialAdviser:
             bounds=listed(space),
             trials=tried_so_far(self.ledger),
         )
-        abstains = (bool, Field(description="true: the optimizer's own proposal is tried"))
-        schema = record("Trial", space, abstain=abstains, rationale=WHY)
-        reply = ask(self.model, prompt, schema, deadline_s=spec.agent.deadline)
+        reply = ask(self.model, prompt, trial_schema(space), deadline_s=spec.agent.deadline)
         trace = traced(reply) | {"prompt": f"{prompt.name}@{prompt.version}"}
         answer: Any = reply.value
         if answer is None:
@@ -91,6 +89,12 @@ class TrialAdviser:
         values = {} if answer.abstain else values_of(space, answer)
         proposal = Proposal(values=values, rationale=answer.rationale, source="llm")
         return Answer(proposal=proposal, trace=trace)
+
+
+def trial_schema(space: Space) -> type[BaseModel]:
+    """Return the schema of a trial that a model proposes."""
+    abstains = (bool, Field(description="true: the optimizer's own proposal is tried"))
+    return record("Trial", space, abstain=abstains, rationale=WHY)
 
 
 def tried_so_far(ledger: Ledger) -> str:
@@ -127,7 +131,8 @@ def asked(bench: Bench, spec: AgentSpec) -> Advice:
     ledger = bench.ledger
     bench.watch.say(f"asking {spec.model} for arms")
     prompt = fill("arms", **question(ledger))
-    reply = ask(model_of(spec), prompt, schema_of(ledger), deadline_s=spec.deadline)
+    schema: Any = arms_schema(ledger.spec.agent_space, spec.arms)
+    reply = ask(model_of(spec), prompt, schema, deadline_s=spec.deadline)
     trace = traced(reply) | {"prompt": f"{prompt.name}@{prompt.version}"}
     proposed: Any = reply.value
     arms, refused = admitted(ledger, proposed.arms if proposed else ())
@@ -165,14 +170,12 @@ def facts(ledger: Ledger) -> Iterator[str]:
         yield f"trials of a search, best first:\n{tried_so_far(ledger)}"
 
 
-def schema_of(ledger: Ledger) -> Any:
+def arms_schema(space: Space, most: int) -> type[BaseModel]:
     """Return the schema of an answer: at most so many arms, within their bounds."""
-    spec = ledger.spec
-    assert spec.agent is not None
-    arm = record("ProposedArm", spec.agent_space, rationale=WHY)
+    arm = record("ProposedArm", space, rationale=WHY)
     kind = list[arm]  # pyright: ignore[reportInvalidTypeForm]
-    most = Field(max_length=spec.agent.arms, description="arms; empty if none is worth a try")
-    return create_model("Arms", __config__=RECORD, arms=(kind, most))
+    limit = Field(max_length=most, description="arms; empty if none is worth a try")
+    return create_model("Arms", __config__=RECORD, arms=(kind, limit))
 
 
 def admitted(ledger: Ledger, proposed: Any) -> tuple[tuple[Arm, ...], tuple[str, ...]]:
