@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from agents.explain import NUMBER, Claim, as_text, explained, unsupported
 from federation.errors import ConfigError
 from federation.runs.records import ContributionsRecord, Effect, RoundRecord, WhatIfRecord
-from tests.agents.histories import history, seen
+from tests.agents.histories import CLIENTS, history, seen
 
 
 def test_a_round_is_told_in_sentences():
@@ -54,6 +54,41 @@ def test_every_number_checks_out_and_a_changed_one_does_not(losses, lrs, data):
             other = f"{float(match[0]) * 1.5 + 17:.3f}"
             text = claim.text[: match.start()] + other + claim.text[match.end() :]
             assert unsupported(claim.model_copy(update={"text": text}), facts) != []
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    losses=st.lists(st.floats(1e-3, 30), min_size=2, max_size=4),
+    turned=st.lists(st.floats(1e-3, 10), min_size=4, max_size=4),
+    missing=st.integers(0, 2),
+    diverged=st.booleans(),
+    rules=st.lists(st.sampled_from(["uniform", "oort"]), min_size=4, max_size=4),
+    reason=st.text(st.characters(codec="ascii"), max_size=400),
+    last=st.booleans(),
+    data=st.data(),
+)
+def test_whatever_was_decided_every_number_checks_out_and_a_changed_one_does_not(
+    losses, turned, missing, diverged, rules, reason, last, data
+):
+    """Settings, choices, early ends, clients that are lost, and reasons full of numbers."""
+    found = history(losses)
+    for n, decision in found.decisions.items():
+        choice = {"rule": rules[n], "candidates": 2, "exploration": 0.1, "exclude": []}
+        more = {"settings": {"server_lr": turned[n]}, "details": {"selection": choice}}
+        more |= {"reason": reason, "last": last and n == len(losses) - 1}
+        found.decisions[n] = decision.model_copy(update=more)
+        lost = dict.fromkeys(CLIENTS[:missing], "diverged: no number" if diverged else "late")
+        left = {c: x for c, x in found.rounds[n].loss.items() if c not in lost}
+        changed = {"clients": tuple(left), "loss": left, "missing": lost}
+        found.rounds[n] = found.rounds[n].model_copy(update=changed)
+    claims, facts = explained(found, len(losses) - 1)
+    for claim in claims:
+        assert unsupported(claim, facts) == []
+        for match in NUMBER.finditer(claim.text):
+            other = f"{float(match[0]) * 1.5 + 17:.3f}"
+            text = claim.text[: match.start()] + other + claim.text[match.end() :]
+            assert unsupported(claim.model_copy(update={"text": text[:400]}), facts) != []
+    assert len(claims) >= 1 and (not last or "ends after this round" in as_text(claims))
 
 
 def test_a_fact_that_is_not_there_cannot_be_cited():
