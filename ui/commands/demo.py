@@ -7,30 +7,77 @@ from pathlib import Path
 
 from federation.config import Config
 from federation.data.organisations import organisations
+from federation.runs.run import Run
+from ui import tables
 from ui.commands.running import numbered, start
 
 SETTINGS = Path(__file__).parents[1] / "demo.toml"
+MADE_UP = 40  # rows for the smallest organisation
 STORY = """\
 {clients} invented organisations ({who}) hold private questions, each
 with one right answer.  Together they teach the same frozen language model: every organisation
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
-model on everybody's text.  A pilot decides by rule what a round should be; no language model is
-connected (one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL).
+model on everybody's text.  A pilot decides what a round should be and who is asked, and explains
+every round; first it makes up rows for the smallest organisation, which a gate admits only if they
+help.  {who_decides}
 """
+BY_RULE = """All of that by rule: no language model is connected
+(one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL)."""
 
 
 def main(args: Namespace) -> int:
     """Say what is done, and do it."""
+    from agents.synthesis.boost import boost
+    from agents.synthesis.card import gain
+    from federation.experiment import default_cache
+
     config = Config.from_toml(SETTINGS, args.overrides)
     print(story(config), file=sys.stderr)
-    code = start(config, args, chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2)))
-    print(f"why      fedpilot explain {args.directory}")
+    if args.directory is None:
+        names = chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2))
+        args.directory = next(path for path in names if not used(path))
+    rows = made_up(args.directory)
+    made = boost(config, rows, MADE_UP, cache=default_cache())
+    word = "admitted" if made.admitted else "not admitted"
+    synthetic = f"made up  {made.card['rows']} rows for {made.client}, {word}:"
+    code = start(made.config, args, iter(()))
+    console = tables.out()
+    lines = [*pilot(Run.open(args.directory)), f"{synthetic} {gain(made.card['gate'])}"]
+    lines += [f"why      fedpilot explain {args.directory}"]
+    for line in lines:
+        console.print(line, soft_wrap=True, markup=False)
     return code
+
+
+def made_up(run: Path) -> Path:
+    """Say where the made-up rows of a run lie: beside it, since it begins empty."""
+    return run.with_name(f"{run.name}-made-up.jsonl")
+
+
+def used(run: Path) -> bool:
+    """Tell whether a run or its made-up rows are there."""
+    rows = made_up(run)
+    return run.exists() or rows.exists() or rows.with_suffix(".card.json").exists()
+
+
+def pilot(run: Run) -> list[str]:
+    """Say what the pilot decided, what it said of every round, and what it cost."""
+    decisions = run.history.decisions.values()
+    cost = sum(x.seconds for x in decisions)
+    share = cost / run.seconds if run.seconds else 0.0
+    sources = ", ".join(sorted({x.source for x in decisions}))
+    lines = [
+        f"pilot    {len(decisions)} decisions ({sources}) in {cost:.2f} s: {share:.2%} of the time"
+        " that rounds took"
+    ]
+    return lines + [f"         {x.text}" for x in run.history.explanations]
 
 
 def story(config: Config) -> str:
     """Tell a newcomer what will happen."""
     count, rounds, size = config.data.count, config.rounds, config.cohort.size
     who = ", ".join(one.id for one in organisations(config.seed, count, total=config.data.examples))
-    return STORY.format(clients=count, who=who, rounds=rounds, size=size)
+    model = config.pilot.get("model")
+    decides = f"{model} is asked what a round should be." if model else BY_RULE
+    return STORY.format(clients=count, who=who, rounds=rounds, size=size, who_decides=decides)
