@@ -38,7 +38,7 @@ def main(args: Namespace) -> int:
         names = chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2))
         args.directory = next(path for path in names if not used(path))
     rows = made_up(args.directory)
-    made = boost(config, rows, MADE_UP, cache=default_cache())
+    made = boost(config, rows, MADE_UP, cache=default_cache(), say=say)
     word = "admitted" if made.admitted else "not admitted"
     synthetic = f"made up  {made.card['rows']} rows for {made.client}, {word}:"
     code = start(made.config, args, iter(()))
@@ -81,3 +81,8 @@ def story(config: Config) -> str:
     model = config.pilot.get("model")
     decides = f"{model} is asked what a round should be." if model else BY_RULE
     return STORY.format(clients=count, who=who, rounds=rounds, size=size, who_decides=decides)
+
+
+def say(text: str) -> None:
+    """Tell of progress."""
+    print(text, file=sys.stderr)
