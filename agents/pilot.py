@@ -111,7 +111,7 @@ class PilotPlanner(RulePlanner):
 
     def may_stop(self, round: int) -> bool:
         """Tell whether the run may end after a round, which is not its last."""
-        patience, rounds = self._spec.stop, self._config.rounds
+        patience, rounds = self._spec.stop, self._config.rounds + self._history.extra_rounds
         return patience is not None and 2 * patience <= round + 1 < rounds
 
     def current(self, round: int) -> dict[str, float]:
