@@ -18,7 +18,7 @@ from agents.explain import as_text, of_record
 from agents.facts import Observation, observe
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, bounds_now, configured
-from agents.proposals import Action, Answer, Policy
+from agents.proposals import Action, Answer, Policy, Proposal
 from agents.selection import Selection
 from agents.spec import PilotSpec, build_policy, completed
 from federation.cohort.planner import RulePlanner
@@ -223,8 +223,16 @@ def shadows(policies: list[Policy], observation: Observation) -> dict[str, JsonV
     found: dict[str, JsonValue] = {}
     for policy in policies:
         proposal = policy.decide(observation).proposal
-        found[policy.name] = dict(proposal.values) if proposal else None
+        found[policy.name] = said(proposal) if proposal else None
     return found
+
+
+def said(proposal: Proposal) -> dict[str, JsonValue]:
+    """Write what would be otherwise, and nothing that would stay as it is."""
+    found: dict[str, JsonValue] = dict(proposal.values)
+    if proposal.selection is not None:
+        found["selection"] = proposal.selection.model_dump(mode="json")
+    return found | ({"action": "stop"} if proposal.action == "stop" else {})
 
 
 def asked_for(decision: DecisionRecord) -> dict[str, float]:

@@ -354,13 +354,17 @@ def config(world: World, rounds: int = 6, *overrides: str, **pilot: object) -> C
 
 def test_what_is_chosen_is_recorded_and_repeated_to_the_same_bits(world: World, tmp_path: Path):
     cache = world.folder / "cache"
-    wanted = config(world, selection={"fairness": 3})
+    wanted = config(world, selection={"fairness": 3}, shadows=["fixed", "null"])
     run = run_experiment(wanted, tmp_path / "run", cache=cache)
     tables = [d.details["selection"] for d in run.history.decisions.values()]
     assert len({table["rule"] for table in tables}) > 1
     asked = [set(d.clients) for d in run.history.decisions.values()]
     assert all(set.union(*asked[n : n + 3]) == set.union(*asked) for n in range(4))
     assert "chosen by" in " ".join(x.text for x in run.history.explanations)
+    for decision in run.history.decisions.values():
+        shadow = decision.details["shadows"]
+        table = decision.details["selection"]
+        assert shadow["fixed@1"] == {} and shadow["null@1"]["selection"]["rule"] == table["rule"]
     again = replay(run.path, tmp_path / "again", cache=cache)
     assert adapter(again) == adapter(run)
 
