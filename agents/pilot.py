@@ -111,8 +111,10 @@ class PilotPlanner(RulePlanner):
 
     def may_stop(self, round: int) -> bool:
         """Tell whether the run may end after a round, which is not its last."""
-        patience, rounds = self._spec.stop, self._config.rounds + self._history.extra_rounds
-        return patience is not None and 2 * patience <= round + 1 < rounds
+        patience, more = self._spec.stop, self._history.extra_rounds
+        if patience is None or more:  # whoever asked for more rounds is not overruled
+            return False
+        return 2 * patience <= round + 1 < self._config.rounds
 
     def current(self, round: int) -> dict[str, float]:
         """Return every knob's value in the round before, as configured before round 0."""

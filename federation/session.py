@@ -135,7 +135,8 @@ class Session:
         self.steering.look()
         history = self.writer.history
         decision = history.decisions.get(history.last_round)
-        ended = decision is not None and decision.last
+        # Whoever asked for more rounds is not overruled.
+        ended = decision is not None and decision.last and not history.extra_rounds
         return self.writer.next_round < self.steering.total and not ended
 
     def algorithm_of(self, decision: DecisionRecord) -> Algorithm:
