@@ -118,7 +118,7 @@ def serve(runs: Path, port: int) -> None:
 
 
 def fault(error: BaseException) -> bool:
-    """Show a fault of ours in a line instead of a stack trace, which goes to the server's output."""
+    """Show a fault of ours in a line; its stack trace goes to the server's output."""
     traceback.print_exception(error)
     st.error(
         "This is a fault of fedpilot; what is known of it was written to the output of the"
