@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= ../shared/data
 
-.PHONY: help setup demo ui test test-all lint bench results bench-population clean
+.PHONY: help setup demo ui test test-ui test-all lint bench results bench-population clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -26,7 +26,11 @@ ui: $(STAMP)  ## the interface, in a browser
 	$(BIN)/fedpilot ui
 
 test: $(STAMP)  ## all tests but the slow ones
-	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow"
+	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not browser"
+
+test-ui: $(STAMP)  ## the interface in a real browser; installs Debian's chromium where it is missing
+	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/ui/browser
 
 test-all: $(STAMP)  ## all tests
 	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q

@@ -19,6 +19,12 @@ class DataError(FedpilotError):
     exit_code = 3
 
 
+class PortError(FedpilotError):
+    """A network port that cannot be used."""
+
+    exit_code = 4
+
+
 class StorageError(FedpilotError):
     """A disk that is full, read-only or failing."""
 

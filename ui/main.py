@@ -38,8 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process if omitted.
 
     Returns:
-        The exit code: 0 done, 1 a fault of ours, 2 usage or configuration, 3 data, 6 storage,
-        7 run in use, 8 damaged state, 9 quorum, 12 memory, 130 Ctrl-C, 143 terminated.
+        The exit code: 0 done, 1 a fault of ours, 2 usage or configuration, 3 data, 4 port, 6
+        storage, 7 run in use, 8 damaged state, 9 quorum, 12 memory, 130 Ctrl-C, 143 terminated.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -17,21 +17,27 @@ def free_name(runs: Path, name: str) -> str:
     return next(free for free in names if free not in taken)
 
 
-def start_demo(runs: Path) -> Job:
-    """Start the demo.
+def start_demo(runs: Path, name: str) -> Job:
+    """Start the demo, once under every name.
+
+    Args:
+        runs: folder of the runs.
+        name: of the new run.
 
     Raises:
         StorageError: if the folder cannot be written.
     """
-    name = free_name(runs, "demo")
     # What-ifs of any round are then a matter of seconds.
     args = ["demo", "--out", str(runs / name), "--set", "engine.keep_updates=100"]
-    return jobs.start(runs, "the demo", args, name)
+    return jobs.start(runs, "the demo", args, name, once=f"demo {name}")
 
 
-def resume(runs: Path, name: str) -> Job:
-    """Go on with a run."""
-    return jobs.start(runs, f"going on with {name}", ["resume", str(runs / name)], name)
+def resume(runs: Path, run: Run) -> Job:
+    """Go on with a run that has ended; asked for twice at the same state, once."""
+    name = run.path.name
+    once = f"resume {name} {len(run.entries)}"
+    args = ["resume", str(runs / name)]
+    return jobs.start(runs, f"going on with {name}", args, name, once)
 
 
 def fork(runs: Path, name: str, round: int, new: str, rounds: int) -> Job:

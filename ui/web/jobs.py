@@ -5,6 +5,7 @@ process holds the folder's lock while it lives, in a session of its own, so it o
 and whoever looks later still sees whether it goes on.
 """
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -80,7 +81,7 @@ class Job:
         return data[-TOLD:].decode("utf-8", "replace")
 
 
-def start(runs: Path, title: str, args: Sequence[str], about: str = "") -> Job:
+def start(runs: Path, title: str, args: Sequence[str], about: str = "", once: str = "") -> Job:
     """Start a command of ``fedpilot`` in a process of its own.
 
     Args:
@@ -88,14 +89,22 @@ def start(runs: Path, title: str, args: Sequence[str], about: str = "") -> Job:
         title: what it is, for people.
         args: what follows ``fedpilot``.
         about: name of the run that it makes or is about.
+        once: what the wish is called: whoever wishes the same again, by a second click or in
+            another tab, gets the job that there is.
 
     Raises:
         StorageError: if the folder cannot be written.
     """
     folder = runs / JOBS / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
+    if once:
+        folder = runs / JOBS / f"once-{hashlib.sha256(once.encode()).hexdigest()[:16]}"
     job = Job(folder, title, tuple(args), about, time.time())
     with storage.explained(folder):
-        folder.mkdir(parents=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            return read(folder) or job
     asked = {"title": title, "args": list(args), "about": about, "began": job.began}
     storage.atomic_write(folder / ASKED, json.dumps(asked).encode())
     with storage.explained(folder / LOG), open(folder / LOG, "wb") as log:
@@ -127,5 +136,6 @@ def jobs(runs: Path, about: str | None = None) -> list[Job]:
         runs: folder of the runs.
         about: only those of this run.
     """
-    found = [read(folder) for folder in sorted((runs / JOBS).glob("*"), reverse=True)]
-    return [job for job in found if job and about in (None, job.about)]
+    found = [read(folder) for folder in (runs / JOBS).glob("*")]
+    kept = [job for job in found if job and about in (None, job.about)]
+    return sorted(kept, key=lambda job: job.began, reverse=True)

@@ -6,9 +6,12 @@ that reloading, closing or killing it changes nothing in a run.
 
 import os
 import socket
+import traceback
+from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
 
+import psutil
 import streamlit as st
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -16,7 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from federation.errors import ConfigError
+from federation.errors import PortError
 
 HERE = Path(__file__).parent
 SCRIPT, THEME = HERE / "app.py", HERE / "theme.toml"
@@ -101,26 +104,53 @@ def serve(runs: Path, port: int) -> None:
         port: of loopback.
 
     Raises:
-        ConfigError: if the port is taken.
+        PortError: if the port is taken.
     """
     refuse_taken(port)
     os.environ[RUNS] = str(runs.absolute())
-    app = st.App(SCRIPT, routes=[Route("/api/health", health)], middleware=[Middleware(Headers)])
+    app = st.App(
+        SCRIPT,
+        routes=[Route("/api/health", health)],
+        middleware=[Middleware(Headers)],
+        on_script_error=fault,
+    )
     app.run(config=settings(port))
+
+
+def fault(error: BaseException) -> bool:
+    """Show a fault of ours in a line; its stack trace goes to the server's output."""
+    traceback.print_exception(error)
+    st.error(
+        "This is a fault of fedpilot; what is known of it was written to the output of the"
+        " server.  Reload the page to try again: no run is touched by it.",
+        title="Something went wrong",
+        icon=":material/error:",
+    )
+    return True
 
 
 def refuse_taken(port: int) -> None:
     """Refuse a port on which somebody listens.
 
     Raises:
-        ConfigError: naming it.
+        PortError: naming who it is, where that can be seen.
     """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
         except OSError as error:
-            raise ConfigError(
-                f"port {port} of {LOOPBACK} cannot be used ({error.strerror}): choose another"
-                " with --port"
-            ) from None
+            why = f"is used by {listener(port)}" if error.errno == EADDRINUSE else error.strerror
+            raise PortError(f"{LOOPBACK}:{port} {why}; choose another with --port") from None
+
+
+def listener(port: int) -> str:
+    """Name the process that listens on a port, as far as this user may see it."""
+    try:
+        found = psutil.net_connections(kind="tcp")
+    except psutil.AccessDenied:
+        return "another process"
+    pids = {
+        x.pid for x in found if x.status == psutil.CONN_LISTEN and x.laddr and x.laddr.port == port
+    }
+    return next((f"process {pid}" for pid in pids if pid), "another process")

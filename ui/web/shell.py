@@ -11,7 +11,7 @@ from pathlib import Path
 import streamlit as st
 
 from federation.errors import FedpilotError
-from ui.web.jobs import Job, jobs
+from ui.web.jobs import Job
 from ui.web.language import SOURCES, STATUSES, Look
 from ui.web.server import RUNS
 from ui.web.store import Opened, Shelf
@@ -19,6 +19,8 @@ from ui.web.store import Opened, Shelf
 PAGES = Path(__file__).parent / "app_pages"
 RUN = "run"
 """Key of the run in the URL and in the session."""
+JOB = "job"
+"""Key in the URL of a job whose run is to be shown as soon as it is there."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -122,19 +124,20 @@ def nothing_yet() -> None:
 
 def demo_button() -> None:
     """Offer the demo with one button; start it, then go and watch."""
-    pending = next((j for j in jobs(shelf().folder) if j.args[:1] == ("demo",) and j.alive), None)
-    if pending is not None:
-        watch(pending)
-    elif st.button("Start the demo", type="primary", icon=":material/rocket_launch:"):
-        from ui.web.actions import start_demo
+    from ui.web.actions import free_name, start_demo
 
+    runs = shelf().folder
+    # Chosen when the button is drawn: a second click, or another tab's, means the same run.
+    name = st.session_state.setdefault("demo_name", free_name(runs, "demo"))
+    if st.button("Start the demo", type="primary", icon=":material/rocket_launch:"):
+        del st.session_state["demo_name"]
         with problems():
-            watch(start_demo(shelf().folder))
+            watch(start_demo(runs, name))
 
 
 def watch(job: Job) -> None:
-    """Go to the live page of a run that a job makes."""
-    st.switch_page(page("live"), query_params={RUN: job.about, "job": job.id})
+    """Go to the live page of a run that a job makes, or goes on with."""
+    st.switch_page(page("live"), query_params={JOB: job.id})
 
 
 @contextmanager

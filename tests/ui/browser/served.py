@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    TimeoutError,
+    sync_playwright,
+)
 
 SWITCHES = (
     "--no-sandbox",
@@ -97,11 +105,20 @@ class Eyes:
 
     def until(self, words: str, seconds: float = 60) -> None:
         """Wait until some words can be read."""
-        self.page.get_by_text(words).first.wait_for(timeout=seconds * 1000)
+        self.there(self.page.get_by_text(words).first, words, seconds)
 
-    def click(self, name: str) -> None:
-        """Click a button."""
-        self.page.get_by_role("button", name=name).first.click()
+    def button(self, name: str, seconds: float = 60) -> Locator:
+        """Wait for a button."""
+        found = self.page.get_by_role("button", name=name).first
+        self.there(found, f"button {name}", seconds)
+        return found
+
+    def there(self, what: Locator, name: str, seconds: float) -> None:
+        """Wait until something is there; say what is there instead."""
+        try:
+            what.wait_for(timeout=seconds * 1000)
+        except TimeoutError:
+            raise AssertionError(f"no {name!r} after {seconds} s, but: {self.text()}") from None
 
 
 def looking(browser: Browser, address: str, width: int = 1280, scheme: str = "light") -> Eyes:

@@ -64,3 +64,12 @@ def test_a_folder_that_describes_no_job_is_none(tmp_path: Path, text: str) -> No
     folder.mkdir(parents=True)
     (folder / "job.json").write_text(text)
     assert jobs.jobs(tmp_path) == []
+
+
+def test_the_same_wish_twice_is_one_job(tmp_path: Path) -> None:
+    first = jobs.start(tmp_path, "versions", ["--version"], once="the demo")
+    again = jobs.start(tmp_path, "versions", ["--version"], once="the demo")
+    other = jobs.start(tmp_path, "versions", ["--version"], once="another demo")
+    assert first.folder == again.folder != other.folder
+    until(lambda: not first.alive and not other.alive)
+    assert (first.code, other.code) == (0, 0)

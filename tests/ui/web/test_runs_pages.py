@@ -1,5 +1,7 @@
 """Runs and Live: every state that a run can be in has its page, and none is an exception box."""
 
+import json
+import time
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open, words
 from tests.ui.web.recorded import config, record, write
+from ui.web.jobs import Job
 from ui.web.shell import plain
 
 
@@ -94,3 +97,40 @@ def test_a_name_from_outside_is_shown_as_it_is(open_page: Open, runs: Path) -> N
     record(runs / name.replace("/", "_"))
     said = words(open_page("live", run="$x$ **bold**"))
     assert "\\$x\\$ \\*\\*bold\\*\\*" in said
+
+
+def test_going_on_with_a_run_starts_a_job_and_shows_it(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(runs / "one", done=3, rounds=6, end="stopped")
+    record(runs / "two")
+    asked: list[tuple[str, ...]] = []
+
+    def start(folder: Path, title: str, args: list[str], about: str, once: str) -> Job:
+        asked.append((*args, about))
+        return Job(folder / ".jobs" / "x", title, tuple(args), about, 0.0)
+
+    monkeypatch.setattr("ui.web.jobs.start", start)
+    app = open_page("live", run="one")
+    app.button(key="go-on").click().run()
+    assert not app.exception, app.exception
+    assert asked == [("resume", str(runs / "one"), "one")]
+    assert "round 3 of 6" in app.get("progress")[0].text
+
+
+def test_a_run_that_a_job_makes_is_shown_when_it_is_there(open_page: Open, runs: Path) -> None:
+    folder = runs / ".jobs" / "abc"
+    folder.mkdir(parents=True)
+    asked = {"title": "the demo", "args": ["demo"], "about": "new", "began": time.time()}
+    (folder / "job.json").write_text(json.dumps(asked))
+    record(runs / "old")
+    assert "new is starting" in str(open_page("live", job="abc").get("status"))
+    record(runs / "new", done=2, rounds=4, end=None)
+    app = open_page("live", job="abc")
+    assert app.selectbox(key="run").value == "new"
+    assert "round 2 of 4" in app.get("progress")[0].text
+    (folder / "ended.json").write_text('{"code": 3}')
+    (folder / "output.log").write_text("fedpilot: there is no such file\n")
+    asked["about"] = "never"
+    (folder / "job.json").write_text(json.dumps(asked))
+    assert plain("there is no such file") in words(open_page("live", job="abc"))

@@ -1,6 +1,7 @@
 """Live: a run as it goes on, what was decided, and how to steer it."""
 
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
@@ -8,7 +9,7 @@ from agents.privacy import spent as spent_of
 from federation.runs.inbox import waiting
 from federation.runs.run import Run, checkpoint_files
 from federation.runs.storage import size_text
-from ui.web import actions
+from ui.web import actions, jobs
 from ui.web.charts import curves, lanes
 from ui.web.figures import (
     limits,
@@ -19,9 +20,10 @@ from ui.web.figures import (
     seconds_text,
     training_loss,
 )
-from ui.web.jobs import jobs
+from ui.web.jobs import Job
 from ui.web.language import METRICS, STATUSES
 from ui.web.shell import (
+    JOB,
     RUN,
     acting,
     badge,
@@ -37,41 +39,50 @@ from ui.web.store import Opened
 
 EVERY = 1.0  # seconds between looks at a run that goes on
 
-wanted = st.query_params.get(RUN)
-starting = next(
-    (j for j in jobs(shelf().folder, wanted) if wanted and wanted not in shelf().names()), None
-)
-
 
 @st.fragment(run_every=EVERY)
-def until_there(name: str) -> None:
+def until_there(job: Job) -> None:
     """Say that a run is being started, until it is there or its process has said why not."""
-    job = next(iter(jobs(shelf().folder, name)))
-    if name in shelf().names():
+    if job.about in shelf().names():
         st.rerun()
     if job.alive:
-        st.status(f"{plain(job.title)} is starting: {plain(job.said or 'loading')}", type="compact")
+        words = f"{plain(job.about)} is starting: {plain(job.said or 'loading')}"
+        st.status(words, type="compact")
     else:
         st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
         st.page_link(page("runs"), label="Back to the runs", icon=":material/arrow_back:")
 
 
-if starting is not None and wanted is not None:
+asked_for = jobs.read(shelf().folder / jobs.JOBS / Path(st.query_params.get(JOB, "none")).name)
+if asked_for is not None and asked_for.about not in shelf().names():
     st.title("Live", icon=":material/monitoring:")
-    until_there(wanted)
+    until_there(asked_for)
     st.stop()
+if asked_for is not None:
+    del st.query_params[JOB]
+    st.session_state[RUN] = asked_for.about
 
 first = pick_run("Live", ":material/monitoring:")
-live = first.status == "running" or any(j.alive for j in jobs(shelf().folder, first.name))
+
+
+def going_on(name: str) -> Job | None:
+    """Return the job that makes a run, or goes on with it, if it lives."""
+    makes = ("run", "demo", "resume", "fork", "replay")
+    alive = (j for j in jobs.jobs(shelf().folder, name) if j.alive)
+    return next((job for job in alive if job.args[0] in makes), None)
+
+
+seen = (first.status, going_on(first.name) is not None)
+live = "running" in seen or seen[1]
 
 
 @st.fragment(run_every=EVERY if live else None)
 def show(name: str) -> None:
-    """Show a run as it stands."""
-    opened = shelf().open(name)
-    if live and opened.status != "running":
+    """Show a run as it stands; the whole page anew when it begins or ends."""
+    opened, job = shelf().open(name), going_on(name)
+    if (opened.status, job is not None) != seen:
         st.rerun()
-    heading(opened)
+    heading(opened, job)
     if not opened.run.history.rounds:
         st.caption("No round is finished yet: the model is loaded, measured and judged first.")
         return
@@ -79,7 +90,7 @@ def show(name: str) -> None:
     pictures(opened)
 
 
-def heading(opened: Opened) -> None:
+def heading(opened: Opened, job: Job | None) -> None:
     """Show the status, why it is so, and what can be done about it."""
     status = status_of(opened)
     run = opened.run
@@ -87,7 +98,10 @@ def heading(opened: Opened) -> None:
         badge(STATUSES[status])
         if run.history.ended and run.history.ended.reason:
             st.caption(plain(run.history.ended.reason))
-        controls(opened, status)
+        if job is not None and opened.status != "running":
+            st.status(f"a process is starting: {plain(job.said or 'loading')}", type="compact")
+        else:
+            controls(opened, status)
     how = progress(run)
     words = f"round {how.done} of {how.planned}"
     if status == "running":
@@ -132,7 +146,7 @@ def controls(opened: Opened, status: str) -> None:
             acting(partial(actions.steer, run, command, **arguments), "the run is told")
     over = status in ("stopped", "interrupted", "failed")
     if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
-        watch(actions.resume(shelf().folder, opened.name))
+        watch(actions.resume(shelf().folder, run))
     rounds = rounds_with_checkpoint(run)
     if rounds:
         with st.popover("Fork", icon=":material/call_split:"):

@@ -1,0 +1,62 @@
+"""The server: what it refuses, and what it never does."""
+
+import ast
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from federation.errors import PortError
+from ui.web.server import HEADERS, LOOPBACK, refuse_taken, settings
+
+WEB = Path(__file__).parents[3] / "ui" / "web"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listening:
+        listening.bind((LOOPBACK, 0))
+        listening.listen()
+        yield listening.getsockname()[1]
+
+
+def test_a_taken_port_names_who_has_it(taken: int) -> None:
+    with pytest.raises(PortError, match=f"{taken} is used by process {os.getpid()}; choose"):
+        refuse_taken(taken)
+    assert PortError.exit_code == 4
+
+
+def test_it_listens_on_loopback_with_every_protection_on_and_tells_nobody() -> None:
+    chosen = settings(8501)
+    assert chosen["server.address"] == "127.0.0.1"
+    assert set(chosen["server.allowedHosts"]) == {"localhost", "127.0.0.1"}
+    assert chosen["server.enableXsrfProtection"]
+    assert chosen["server.enableCORS"]
+    assert not chosen["browser.gatherUsageStats"]
+    assert chosen["client.showErrorDetails"] == "none"
+    assert "frame-ancestors 'none'" in HEADERS["Content-Security-Policy"]
+    assert "http" not in HEADERS["Content-Security-Policy"]
+
+
+def calls(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
+    """Yield the name of everything that is called, and its keywords."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            yield name, [keyword.arg or "" for keyword in node.keywords]
+
+
+def test_no_page_writes_html_or_runs_scripts() -> None:
+    for file in WEB.rglob("*.py"):
+        for name, keywords in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            assert not any(keyword.startswith("unsafe_allow") for keyword in keywords), file
+            assert name not in ("html", "iframe", "write_stream"), file
+
+
+def test_every_chart_and_table_has_a_name_for_those_who_do_not_see_it() -> None:
+    named = {"altair_chart", "dataframe", "echarts_chart", "data_editor", "image", "table"}
+    for file in WEB.rglob("*.py"):
+        for name, keywords in calls(ast.parse(file.read_text(encoding="utf-8"))):
+            assert name not in named or "alt" in keywords, (file, name)
