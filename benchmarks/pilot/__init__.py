@@ -1,0 +1,1 @@
+"""``fedpilot bench pilot``: those who steer a federation, scored honestly and offline."""

@@ -1,0 +1,76 @@
+"""What a track came to: words, tables and figures, made into Markdown and JSON elsewhere."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of a report.
+
+    Attributes:
+        title: what it shows, with units.
+        columns: headings; the first names the rows.
+        rows: cells, already written.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def markdown(self) -> str:
+        """Write it for a document."""
+        rule = "|---|" + "---:|" * (len(self.columns) - 1)
+        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
+        return f"{self.title}\n\n" + "\n".join([lines[0], rule, *lines[1:]])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One track.
+
+    Attributes:
+        name: as it is chosen: tune, online, select, diagnose, experiment, synthesis, robust.
+        heading: in the document.
+        says: paragraphs: what was done, what it came to.
+        grids: tables.
+        figures: everything, as JSON values.
+    """
+
+    name: str
+    heading: str
+    says: Sequence[str]
+    grids: Sequence[Grid] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def markdown(self) -> str:
+        """Write it for a document."""
+        blocks = [f"## {self.heading}", *self.says, *(grid.markdown() for grid in self.grids)]
+        return "\n\n".join(blocks)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done.
+
+    Attributes:
+        repeats: of every policy on every cell of the table.
+        calibrations: repeats of the null policy against random search.
+        pairs: A/A studies, and as many with a true difference for each effect.
+        seeds: of runs that are played.
+        rounds: of runs that are played.
+        models: specs of language models to score beside the plain policies.
+        quick: whether it is a trial whose figures mean little.
+    """
+
+    repeats: int = 5
+    calibrations: int = 400
+    pairs: int = 2000
+    seeds: int = 4
+    rounds: int = 12
+    models: tuple[str, ...] = ()
+    quick: bool = False
+
+
+QUICK = Effort(repeats=1, calibrations=60, pairs=100, seeds=1, rounds=3, quick=True)
