@@ -15,18 +15,18 @@ from agents.study.space import Values
 from federation.config import Config
 
 ROUNDS, CLIENTS = 6, 12
-ROWS, JUDGED = 2400, 200  # of a data set; most of its validation and of its test split
+ROWS, JUDGED = 2400, 120  # of a data set; most of its validation and of its test split
 EXAMPLES = 96  # read in a round by all clients together, whatever the configuration
 SEEDS = (0, 1, 2)
 
-LRS = (1e-3, 2.5e-3, 6e-3, 1.5e-2, 4e-2, 0.1)
-STEPS = (1, 2, 4, 8)
+LRS = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2, 6.4e-2, 0.128)
+STEPS = (1, 2, 4)
 COHORTS = (3, 6)
 CONFIGURATIONS: tuple[Values, ...] = tuple(
     {"lr": lr, "steps": float(steps), "cohort_size": float(size)}
     for lr, steps, size in product(LRS, STEPS, COHORTS)
 )
-DEFAULT = CONFIGURATIONS.index({"lr": 6e-3, "steps": 2.0, "cohort_size": 3.0})
+DEFAULT = CONFIGURATIONS.index({"lr": 8e-3, "steps": 2.0, "cohort_size": 3.0})
 """What somebody would begin with; the first evaluation of every policy."""
 
 SEARCH = SearchSpec(

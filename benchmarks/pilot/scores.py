@@ -43,26 +43,26 @@ class Interval:
         return {"mean": self.mean, "low": self.low, "high": self.high, "count": self.count}
 
 
-def interval(values: Sequence[float] | np.ndarray, *address: object) -> Interval:
-    """Return the mean and its bootstrap interval.
+def interval(values: Sequence[float] | np.ndarray, *address: int | str) -> Interval:
+    """Return the mean and the interval of Hartigan (1969, J. Am. Stat. Assoc. 64:1303) around it.
 
-    Percentiles of resampled means, expanded as Hesterberg (2015, Am. Statistician 69:371,
-    arXiv:1411.5279) does for small samples: plain ones of 18 values cover in less than 95 %.
+    The quantiles of the means of random halves (every value is in with probability 1/2).  Exact for
+    independent values that are symmetric around one mean and of unequal spread, which paired
+    differences over unlike scenarios are when there is no difference.  The percentile bootstrap
+    is not: of 18 such values its intervals contain the truth in 92 to 94 % of cases instead of 95.
 
     Args:
         values: one a (scenario, seed).
         address: of the draws.
     """
-    from scipy.stats import norm, t
-
     x = np.asarray(values, dtype=np.float64)
     n = len(x)
     if n < 2 or not np.isfinite(x).all():
         return Interval(float(x.mean()) if n else math.nan, math.nan, math.nan, n)
-    at = generator("pilot bench", "bootstrap", n, *address).integers(n, size=(RESAMPLES, n))
-    means = x[at].mean(axis=1)
-    tail = float(norm.cdf(-math.sqrt(n / (n - 1)) * t.ppf((1 + CONFIDENCE) / 2, n - 1)))
-    low, high = np.quantile(means, [tail, 1 - tail])
+    chosen = generator("pilot bench", "halves", n, *address).random((RESAMPLES, n)) < 0.5
+    chosen = chosen[chosen.any(axis=1)]
+    means = (chosen @ x) / chosen.sum(axis=1)
+    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(x.mean()), float(low), float(high), n)
 
 
@@ -110,13 +110,13 @@ class Lift:
         return self.interval.json() | counts | {"verdict": self.words}
 
 
-def lift(policy: np.ndarray, other: np.ndarray, *address: object, tie: float = 1e-9) -> Lift:
+def lift(policy: np.ndarray, other: np.ndarray, *address: int | str, tie: float = 1e-9) -> Lift:
     """Compare two policies on the same cells; lower figures are better.
 
     Args:
         policy: figure of the policy in every cell.
         other: of what it is compared with, in the same cells.
-        address: of the bootstrap's draws.
+        address: of the draws of the interval.
         tie: differences up to this are ties.
     """
     gain = np.asarray(other, dtype=np.float64) - np.asarray(policy, dtype=np.float64)

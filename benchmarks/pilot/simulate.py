@@ -15,7 +15,7 @@ from federation.cohort.planner import Planner, RulePlanner
 from federation.config import Config
 from federation.errors import QuorumError
 from federation.evaluation import scores
-from federation.evaluation.assess import limited
+from federation.evaluation.assess import global_rows, limited, union
 from federation.evaluation.evaluate import Evaluation, score
 from federation.experiment import Setup, set_up
 from federation.plan import Engine, Reports, RoundPlan
@@ -37,7 +37,7 @@ class Losses:
 
     Attributes:
         validation: on all clients' validation rows.
-        test: on all clients' test rows.
+        test: on the global test set: rows set aside for it, or all clients' test rows.
         clients: client -> on its own test rows.
     """
 
@@ -48,36 +48,45 @@ class Losses:
 
 @dataclass(frozen=True)
 class Judge:
-    """Who reads the losses of models; every row is read once."""
+    """Who reads the losses of models; every row is read once.
 
-    setup: Setup
+    Attributes:
+        evaluation: what is measured.
+        rows: everything that is read, ascending.
+        validation, test: places in ``rows``.
+        clients: client -> places of its own test rows.
+    """
+
+    evaluation: Evaluation
+    rows: np.ndarray
     validation: np.ndarray
-    test: Mapping[str, np.ndarray]
+    test: np.ndarray
+    clients: Mapping[str, np.ndarray]
 
     @classmethod
     def of(cls, setup: Setup) -> "Judge":
         """Choose the rows that a run of the core would be judged on."""
         splits = setup.data.judged
-        validation = limited(setup, "validation", splits.validation)
-        rows = np.sort(np.concatenate(list(validation.values())))
-        return cls(setup, rows, limited(setup, "test", splits.test))
-
-    def losses(self, params: Tensor) -> Losses:
-        """Judge one model, ``(P,)``."""
-        setup = self.setup
+        validation = union(limited(setup, "validation", splits.validation))
+        clients = limited(setup, "test", splits.test)
+        test = global_rows(setup.data, setup.config) if splits.set_aside.size else union(clients)
+        rows = np.unique(np.concatenate([validation, test, union(clients)]))
+        at = {name: np.searchsorted(rows, own) for name, own in clients.items()}
+        found = np.searchsorted(rows, validation), np.searchsorted(rows, test)
         evaluation = Evaluation(
             setup.task, setup.data.corpus.examples, setup.data.form, setup.config.evaluation
         )
-        test = np.sort(np.concatenate(list(self.test.values())))
-        rows = np.concatenate([self.validation, test])
-        columns = score(evaluation, params[None], [rows])[0]
-        n = len(self.validation)
+        return cls(evaluation, rows, *found, at)
+
+    def losses(self, params: Tensor) -> Losses:
+        """Judge one model, ``(P,)``."""
+        columns = score(self.evaluation, params[None], [self.rows])[0]
 
         def nll(index: np.ndarray) -> float:
             return scores.metrics(scores.take(columns, index))["nll"]
 
-        own = {name: nll(n + np.searchsorted(test, mine)) for name, mine in self.test.items()}
-        return Losses(nll(np.arange(n)), nll(np.arange(n, len(rows))), own)
+        own = {name: nll(index) for name, index in self.clients.items()}
+        return Losses(nll(self.validation), nll(self.test), own)
 
 
 def prepared(config: Config, cache: Path) -> Setup:

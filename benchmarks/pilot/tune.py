@@ -93,8 +93,10 @@ def harms(done: Episode, trial: int, floor: float) -> bool:
 
 
 def best_without_model(scored: Mapping[str, Scored]) -> str:
-    """Return the policy without a model that has the smallest area; it was chosen on these cells,
-    which flatters it and nobody else."""
+    """Return the policy without a model that has the smallest area.
+
+    It is chosen on the very cells that it is compared on, which flatters it and nobody else.
+    """
     return min(WITHOUT_MODEL, key=lambda name: float(scored[name].areas(MOST).mean()))
 
 
@@ -204,7 +206,7 @@ def says(best: str, null: Calibration, floor: float, hybrid: Lift) -> list[str]:
         f" {len(CELLS)} cells ({len(SCENARIOS)} scenarios, {len(SEEDS)} seeds). Every policy begins"
         " with the same default and sees validation losses alone. Regret is 0 for the best"
         " configuration of a cell and 1 for its median; an area is the mean regret over the first"
-        " evaluations, lower is better. Brackets are 95 % bootstrap intervals over cells.",
+        " evaluations, lower is better. Brackets are 95 % resampling intervals over cells.",
         f"Best policy without a model, by area over {MOST}: **{best}**, chosen on these very cells,"
         " which favours it over any model.",
         f"Control: the interval of the null policy's lift over random search contains 0 in"
