@@ -100,8 +100,8 @@ def outcome(run: Simulation) -> Outcome:
 
 def run(base: Path, cache: Path, effort: Effort) -> Part:
     """Compare the rules under some seeds."""
-    rounds = 3 if effort.quick else 2 * effort.rounds
-    played = [play(base, cache, seed, rounds) for seed in range(effort.seeds)]
+    rounds = effort.rounds if effort.quick else 16
+    played = [play(base, cache, seed, rounds) for seed in range(3 * effort.seeds)]
     targets = [float(x["uniform"].loss[2 * rounds // 3 - 1]) for x in played]
     final = {name: np.array([x[name].loss[-1] for x in played]) for name in RULES}
     others = {n: lift(x, final["uniform"], "select", n) for n, x in final.items() if n != "uniform"}
@@ -111,9 +111,9 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
         [
             f"{len(played)} seeds, {rounds} rounds of 4 of 13 clients: nine ordinary, two with"
             " desks that nobody else has, a label flipper, and a free rider that reports no"
-            " change and a high loss. Speeds are log-normal (sigma 0.8), a tenth drops out. Loss is on honest"
-            " rows of all desks; the worst decile, Gini and exclusions are over honest clients."
-            " Brackets are 95 % intervals over seeds.",
+            " change and a high loss. Speeds are log-normal (sigma 0.8), a tenth drops out. Loss"
+            " is on honest rows of all desks; the worst decile, Gini and exclusions are over"
+            " honest clients. Brackets are 95 % intervals over seeds.",
             "A rule never learns who is faulty; places that go to faulty clients show whom a rule"
             " falls for, exclusions whom it never asks.",
         ],

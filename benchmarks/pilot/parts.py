@@ -57,20 +57,21 @@ class Effort:
     Attributes:
         repeats: of every policy on every cell of the table.
         calibrations: repeats of the null policy against random search.
-        pairs: A/A studies, and as many with a true difference for each effect.
-        seeds: of runs that are played.
-        rounds: of runs that are played.
+        pairs: A/A studies; a quarter as many with a true difference, for each size of it.
+        seeds: of every federation that is steered; selection has three times, diagnosis twice as
+            many.
+        rounds: of runs that are steered.
         models: specs of language models to score beside the plain policies.
         quick: whether it is a trial whose figures mean little.
     """
 
-    repeats: int = 5
+    repeats: int = 3
     calibrations: int = 400
     pairs: int = 2000
-    seeds: int = 4
+    seeds: int = 2
     rounds: int = 12
     models: tuple[str, ...] = ()
     quick: bool = False
 
 
-QUICK = Effort(repeats=1, calibrations=60, pairs=100, seeds=1, rounds=3, quick=True)
+QUICK = Effort(repeats=1, calibrations=40, pairs=100, seeds=1, rounds=3, quick=True)

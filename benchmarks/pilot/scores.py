@@ -12,6 +12,9 @@ import numpy as np
 from federation.address import generator
 
 RESAMPLES = 2000
+FEWEST = (
+    6  # values that an interval needs: of fewer, no choice of halves leaves out 5 % of the means
+)
 CONFIDENCE = 0.95
 EVALUATIONS = (5, 12, 25)
 """Budgets, in whole runs, after which a search is scored."""
@@ -57,7 +60,7 @@ def interval(values: Sequence[float] | np.ndarray, *address: int | str) -> Inter
     """
     x = np.asarray(values, dtype=np.float64)
     n = len(x)
-    if n < 2 or not np.isfinite(x).all():
+    if n < FEWEST or not np.isfinite(x).all():
         return Interval(float(x.mean()) if n else math.nan, math.nan, math.nan, n)
     chosen = generator("pilot bench", "halves", n, *address).random((RESAMPLES, n)) < 0.5
     chosen = chosen[chosen.any(axis=1)]
@@ -100,6 +103,8 @@ class Lift:
     @property
     def words(self) -> str:
         """Say it in two words or three."""
+        if not math.isfinite(self.interval.low):
+            return "too few pairs"
         if self.interval.low > 0:
             return "lift"
         return "harm" if self.interval.high < 0 else "no lift"

@@ -136,7 +136,9 @@ class NullAdviser:
 
     def decide(self, observation: Observation) -> Answer:
         """Answer as a model would, with values of the null policy."""
-        drawn = Null().decide(observation.model_copy(update={"bounds": BOUNDS})).proposal
+        if not observation.bounds:  # a search has bounds of its own
+            observation = observation.model_copy(update={"bounds": BOUNDS})
+        drawn = Null().decide(observation).proposal
         assert drawn is not None
         return Answer(proposal=drawn.model_copy(update={"source": "llm"}))
 
