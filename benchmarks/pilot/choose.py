@@ -101,7 +101,8 @@ def outcome(run: Simulation) -> Outcome:
 def run(base: Path, cache: Path, effort: Effort) -> Part:
     """Compare the rules under some seeds."""
     rounds = effort.rounds if effort.quick else 16
-    played = [play(base, cache, seed, rounds) for seed in range(3 * effort.seeds)]
+    seeds = effort.seeds if effort.quick else 3 * effort.seeds
+    played = [play(base, cache, seed, rounds) for seed in range(seeds)]
     targets = [float(x["uniform"].loss[2 * rounds // 3 - 1]) for x in played]
     final = {name: np.array([x[name].loss[-1] for x in played]) for name in RULES}
     others = {n: lift(x, final["uniform"], "select", n) for n, x in final.items() if n != "uniform"}

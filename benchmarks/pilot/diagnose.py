@@ -164,7 +164,7 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
     named: dict[str, list[str | None]] = {}
     checked, first, flipped = Checked(), 0, 0
     with TemporaryDirectory(prefix="fedpilot-bench-") as folder:
-        for seed in range(2 * effort.seeds):
+        for seed in range(effort.seeds if effort.quick else 2 * effort.seeds):
             for fault in FAULTS:
                 out = Path(folder) / f"{fault}-{seed}"
                 history = stored(base, cache, out, seed, fault).history

@@ -256,7 +256,8 @@ def by_scenario(scored: Mapping[str, Scored]) -> Grid:
     """Tabulate areas by scenario."""
     rows = []
     for name, own in scored.items():
-        cells = own.areas(MOST).reshape(len(SCENARIOS), len(SEEDS)).mean(axis=1)
-        rows.append([name, *(f"{x:.3f}" for x in cells)])
+        cells, where = own.areas(MOST), np.array([s for s, _ in CELLS])
+        means = [cells[where == s].mean() for s in range(len(SCENARIOS))]
+        rows.append([name, *(f"{x:.3f}" for x in means)])
     columns = ["policy", *(scenario.name for scenario in SCENARIOS)]
     return Grid(f"Regret area over {MOST} evaluations by scenario", columns, rows)
