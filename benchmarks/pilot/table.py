@@ -48,9 +48,11 @@ Line = dict[str, Any]
 
 
 def design() -> str:
-    """Hash what is run: every configuration, but for the places of files."""
+    """Hash what is run: every configuration, but for places of files and what is as by default."""
     configs = [
-        config(scenario, seed, values, "base", f"rows of seed {seed}").model_dump(mode="json")
+        config(scenario, seed, values, "base", f"rows of seed {seed}").model_dump(
+            mode="json", exclude_defaults=True
+        )
         for scenario in SCENARIOS
         for seed in SEEDS
         for values in CONFIGURATIONS
