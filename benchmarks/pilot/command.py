@@ -1,5 +1,6 @@
 """The command line of the pilot's benchmark.  Light: nothing here imports torch."""
 
+import json
 import shlex
 import sys
 import time
@@ -31,6 +32,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--quick", action="store_true", help=help)
     help = "one track; may be repeated (default: all)"
     parser.add_argument("--track", choices=TRACKS, action="append", default=[], help=help)
+    help = "take tracks that are not chosen over from a report's figures, .json"
+    parser.add_argument("--take", metavar="FILE", type=Path, help=help)
     help = "a language model to score: 'openai:MODEL@URL' or 'scripted:FILE'; may be repeated"
     parser.add_argument("--model", metavar="SPEC", action="append", default=[], help=help)
     return parser.parse_args(argv)
@@ -59,8 +62,10 @@ def main(argv: Sequence[str]) -> int:
     effort = replace(QUICK if args.quick else Effort(), models=tuple(args.model))
     chosen = [name for name in TRACKS if name in args.track or not args.track]
     check_models(effort)
-    label = the_table().label if set(chosen) & set(TABULAR) else None
-    parts = [played(name, effort) for name in chosen]
+    found = taken(args.take) if args.take else {}
+    found |= {name: played(name, effort) for name in chosen}
+    parts = [found[name] for name in TRACKS if name in found]
+    label = the_table().label if found.keys() & set(TABULAR) else None
     text = report.document(parts, effort, command(args), label)
     figures = report.as_json(parts, command(args), label)
     if args.out is None:
@@ -73,6 +78,21 @@ def main(argv: Sequence[str]) -> int:
             args.out.with_suffix(".json").write_text(figures, encoding="utf-8")
     print(f"wrote {args.out}")
     return 0
+
+
+def taken(file: Path) -> dict[str, Part]:
+    """Read the tracks of a report.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    from federation.errors import ConfigError
+
+    try:
+        tracks = json.loads(file.read_text(encoding="utf-8"))["tracks"]
+        return {name: Part.of(name, values) for name, values in tracks.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"--take: {file} holds no figures of a report: {error!r}") from None
 
 
 def check_models(effort: Effort) -> None:

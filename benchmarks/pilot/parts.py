@@ -1,6 +1,6 @@
 """What a track came to: words, tables and figures, made into Markdown and JSON elsewhere."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,25 @@ class Part:
     says: Sequence[str]
     grids: Sequence[Grid] = ()
     figures: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        grids = [
+            {"title": x.title, "columns": list(x.columns), "rows": [list(row) for row in x.rows]}
+            for x in self.grids
+        ]
+        return {
+            "heading": self.heading,
+            "says": list(self.says),
+            "grids": grids,
+            "figures": self.figures,
+        }
+
+    @classmethod
+    def of(cls, name: str, values: Mapping[str, Any]) -> "Part":
+        """Read what :meth:`json` gave."""
+        grids = tuple(Grid(**grid) for grid in values["grids"])
+        return cls(name, values["heading"], values["says"], grids, values["figures"])
 
     def markdown(self) -> str:
         """Write it for a document."""

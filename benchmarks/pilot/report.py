@@ -1,12 +1,13 @@
 """The report of the pilot's benchmark: headline, tracks, and what all of it was made with."""
 
 import json
+import math
 import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.pilot.parts import Effort, Part
-from benchmarks.pilot.scores import written
+from benchmarks.pilot.scores import Interval, written
 
 INTRODUCTION = """\
 # Who steers a federation, scored
@@ -64,8 +65,11 @@ def lift_lines(part: Part, effort: Effort) -> list[str]:
     asked = [name for spec in effort.models for name in (f"llm:{spec}", f"hybrid+{spec}")]
     lines = []
     for name in ["null", "hybrid+null", *asked]:
-        own = figures["lift"][name]
-        interval = {key: own[key] for key in ("mean", "low", "high", "count")}
+        own = figures["lift"].get(name)
+        if own is None:  # it is the best there is itself, or was not asked when this was played
+            continue
+        ends = {key: math.nan if own[key] is None else own[key] for key in ("mean", "low", "high")}
+        interval = Interval(**ends, count=own["count"])
         bad, decided = figures["harmful"].get(name, (0, 0))
         harm = f"; harmful decisions {bad}/{decided} ({bad / decided:.0%})" if decided else ""
         tokens = figures["tokens"].get(name, 0)
@@ -93,11 +97,11 @@ def made_with(command: str, label: Mapping[str, Any] | None) -> str:
 
 
 def as_json(parts: Sequence[Part], command: str, label: Mapping[str, Any] | None) -> str:
-    """Write every figure as JSON; what is not finite is null."""
+    """Write every track as JSON; what is not finite is null."""
     content = {
         "command": command,
         "table": dict(label or {}),
-        "tracks": {part.name: part.figures for part in parts},
+        "tracks": {part.name: part.json() for part in parts},
     }
     return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
 

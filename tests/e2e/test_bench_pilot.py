@@ -354,10 +354,24 @@ def test_a_table_is_markdown_and_what_is_not_finite_is_null():
     shown = Grid("Title", ["a", "b"], [["x", "1"]]).markdown()
     assert shown == "Title\n\n| a | b |\n|---|---:|\n| x | 1 |"
     part = Part("x", "X", [], (), {"bad": math.nan, "list": [math.inf, 1.0]})
-    assert json.loads(report.as_json([part], "", None))["tracks"]["x"] == {
-        "bad": None,
-        "list": [None, 1.0],
-    }
+    found = json.loads(report.as_json([part], "", None))["tracks"]["x"]
+    assert found["figures"] == {"bad": None, "list": [None, 1.0]}
+
+
+def test_tracks_are_taken_over_from_a_report(tmp_path, monkeypatch, capsys):
+    grid = Grid("Title", ["a", "b"], [["x", "1"]])
+    old = [replace(a_part("tune"), grids=(grid,)), Part("select", "Old", ["Old words."])]
+    file = tmp_path / "old.json"
+    file.write_text(report.as_json(old, "", None))
+    monkeypatch.setattr(command, "played", lambda name, effort: Part(name, "New", ["New words."]))
+    monkeypatch.setattr(command, "the_table", made_up)
+    assert main(["bench", "pilot", "--track", "select", "--take", str(file), "--json"]) == 0
+    tracks = json.loads(capsys.readouterr().out)["tracks"]
+    assert tracks["select"]["heading"] == "New"
+    assert Part.of("tune", tracks["tune"]).markdown() == old[0].markdown()
+    file.write_text("{}")
+    assert main(["bench", "pilot", "--track", "select", "--take", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_the_command_repeats_itself():
@@ -383,7 +397,7 @@ def test_a_scripted_model_is_scored_beside_the_others(tmp_path, monkeypatch, cap
     monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
     spec = f"scripted:{file}"
     assert main(["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]) == 0
-    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]
+    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
     assert figures["failures"] == {} and f"hybrid+{spec}" in figures["lift"]
     # A model that always names the default finds nothing, and cannot be worse than it.
     assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
@@ -399,13 +413,14 @@ def test_a_quick_run_writes_the_report_and_its_figures(tmp_path, monkeypatch):
     ]
     assert list(figures["tracks"]) == list(command.TRACKS)
     assert "mean nothing" in text and str(Path.home()) not in text
-    diagnosed = figures["tracks"]["diagnose"]
+    tracks = {name: part["figures"] for name, part in figures["tracks"].items()}
+    diagnosed = tracks["diagnose"]
     assert diagnosed["precision"] == 1.0 and diagnosed["refused"] == diagnosed["mutated"] > 0
-    endured = figures["tracks"]["robust"]
+    endured = tracks["robust"]
     assert all(x["worse"] <= 0 and x["clean"] for x in endured.values())
     sources = {kind: set(x["sources"]) for kind, x in endured.items()}
     assert sources.pop("keeps everything") == {"llm"}
     assert set(map(frozenset, sources.values())) == {frozenset({"fallback"})}
     for kind in ("drawn answers", "empty words"):
-        assert not figures["tracks"]["synthesis"][kind]["admitted"]
+        assert not tracks["synthesis"][kind]["admitted"]
     assert os.environ.get("OMP_NUM_THREADS") == "1"
