@@ -245,7 +245,8 @@ def _pretrain(parser: ArgumentParser) -> None:
 
 
 def _bench(parser: ArgumentParser) -> None:
-    parser.add_argument("subject", choices=["engine"], help="engine: against a plain PEFT loop")
+    help = "engine: against a plain PEFT loop; pilot: who steers, on a table of runs and live"
+    parser.add_argument("subject", choices=["engine", "pilot"], help=help)
     parser.add_argument("rest", nargs=REMAINDER, help="arguments of the benchmark")
 
 
@@ -292,7 +293,7 @@ COMMANDS = (
     Command("data", "report how much the clients of a configuration differ", _data),
     Command("synthesize", "make up the data of a federation, and measure it", _synthesize),
     Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=RESUME),
-    Command("bench", "measure the engine on this machine", _bench),
+    Command("bench", "measure the engine, or those who steer, on this machine", _bench),
     Command("init", "write a configuration with every key explained", _init),
 )
 

@@ -1,4 +1,4 @@
-"""``fedpilot bench``: measure the engine on this machine."""
+"""``fedpilot bench``: measure the engine, or those who steer a federation, on this machine."""
 
 from argparse import Namespace
 from importlib import import_module

@@ -1,0 +1,117 @@
+"""The report of the pilot's benchmark: headline, tracks, and what all of it was made with."""
+
+import json
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.pilot.parts import Effort, Part
+from benchmarks.pilot.scores import Interval, written
+
+INTRODUCTION = """\
+# Who steers a federation, scored
+
+Everything here is played offline by the core's own rounds on a small base model and made-up
+messages: who is at fault, which configuration is best and what a rule would have done are known.
+Figures compare policies with each other; they say nothing about large models or real text.
+A policy that uses a language model is compared with the best one that uses none, on the same
+(scenario, seed), and with a null model that draws its answers. Where the interval contains 0 there
+is "no lift", where it lies below there is "harm"."""
+TRIAL = "**A quick trial: it shows that everything works, and its figures mean nothing.**"
+LIFTED = ("tune", "online")
+UNITS = {"tune": "regret area", "online": "nats per token of final test loss"}
+
+
+def document(
+    parts: Sequence[Part], effort: Effort, command: str, label: Mapping[str, Any] | None
+) -> str:
+    """Write the report.
+
+    Args:
+        parts: the tracks that were played.
+        effort: how much was done.
+        command: that repeats it.
+        label: what the table of runs was made with, if a track read it.
+    """
+    blocks = [INTRODUCTION]
+    if effort.quick:
+        blocks.append(
+            "**A quick trial: it shows that everything works, its figures mean nothing.**"
+        )
+    blocks += [headline(parts, effort), *(part.markdown() for part in parts)]
+    blocks.append(made_with(command, label))
+    return "\n\n".join(blocks) + "\n"
+
+
+def headline(parts: Sequence[Part], effort: Effort) -> str:
+    """Say what it came to for policies that ask a model, or for the null model in their place."""
+    lines = ["## Headline"]
+    if not effort.models:
+        lines.append(
+            "No language model was scored; `--model openai:MODEL@http://127.0.0.1:8000/v1` scores"
+            " one. What follows is the control: the null model in its place."
+        )
+    scored = [part for part in parts if part.name in LIFTED]
+    lines += ["\n".join(line for part in scored for line in lift_lines(part, effort))]
+    if not scored:
+        lines[-1] = "Neither tuning track was played, so there is no lift to tell of."
+    return "\n\n".join(lines)
+
+
+def lift_lines(part: Part, effort: Effort) -> list[str]:
+    """Write a line for every policy that a model, or the null model, has a part in."""
+    figures = part.figures
+    asked = [name for spec in effort.models for name in (f"llm:{spec}", f"hybrid+{spec}")]
+    lines = []
+    for name in ["null", "hybrid+null", *asked]:
+        own = figures["lift"].get(name)
+        if own is None:  # it is the best there is itself, or was not asked when this was played
+            continue
+        ends = {key: math.nan if own[key] is None else own[key] for key in ("mean", "low", "high")}
+        interval = Interval(**ends, count=own["count"])
+        bad, decided = figures["harmful"].get(name, (0, 0))
+        harm = f"; harmful decisions {bad}/{decided} ({bad / decided:.0%})" if decided else ""
+        tokens = figures["tokens"].get(name, 0)
+        spent = f"; {tokens:,} tokens" if tokens else ""
+        lines.append(
+            f"- {part.heading}, {name}: **{own['verdict']}** over"
+            f" {figures['best_without_model']}, {written(interval)} {UNITS[part.name]};"
+            f" win/tie/loss {own['wins']}/{own['ties']}/{own['losses']}{harm}{spent}"
+        )
+    return lines
+
+
+def made_with(command: str, label: Mapping[str, Any] | None) -> str:
+    """Say how to repeat it and with what it was made."""
+    lines = ["## Made with", f"`{command}`, Python {platform.python_version()}."]
+    if label:
+        versions = ", ".join(f"{name} {v}" for name, v in label["versions"].items())
+        lines.append(
+            "The table of runs (`python -m benchmarks.pilot.table`):"
+            f" {versions}; {label['cpu']}, {label['threads']} thread; base"
+            f" {label['base_sha256'][:12]}, design {label['design_sha256'][:12]}, values"
+            f" {label['content_sha256'][:12]}."
+        )
+    return "\n\n".join(lines)
+
+
+def as_json(parts: Sequence[Part], command: str, label: Mapping[str, Any] | None) -> str:
+    """Write every track as JSON; what is not finite is null."""
+    content = {
+        "command": command,
+        "table": dict(label or {}),
+        "tracks": {part.name: part.json() for part in parts},
+    }
+    return json.dumps(finite(content), indent=1, allow_nan=False) + "\n"
+
+
+def finite(value: Any) -> Any:
+    """Replace what JSON cannot hold."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(inner) for inner in value]
+    if isinstance(value, float) and not abs(value) < float("inf"):
+        return None
+    return value

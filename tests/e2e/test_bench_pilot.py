@@ -1,0 +1,426 @@
+"""The benchmark of those who steer: its arithmetic by hand, its table whole, its controls null."""
+
+import json
+import math
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from agents.explain import Claim
+from agents.facts import fact
+from benchmarks.pilot import command, report
+from benchmarks.pilot import table as runs
+from benchmarks.pilot.diagnose import Checked, mutations, outlier
+from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
+from benchmarks.pilot.scenarios import CONFIGURATIONS, DEFAULT, EXAMPLES, ROUNDS, SCENARIOS, SEEDS
+from benchmarks.pilot.scores import (
+    area,
+    f1,
+    gini,
+    interval,
+    lift,
+    regret,
+    seed_noise,
+    wilson,
+)
+from benchmarks.pilot.searchers import (
+    CONTROLS,
+    WITHOUT_MODEL,
+    Episode,
+    NullAdviser,
+    Stepwise,
+    episode,
+    nearest,
+    repeated,
+)
+from benchmarks.pilot.table import Table
+from benchmarks.pilot.trials import Pairs, alike, study
+from benchmarks.pilot.tune import CELLS, calibrate, harms
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, riding, rows
+from federation.address import generator
+from federation.errors import ConfigError
+from federation.plan import Reports
+from ui.main import main
+
+
+def made_up(seed: int = 0, spread: float = 0.03) -> Table:
+    """A table whose losses are bowls in the learning rate, at another place in every scenario."""
+    draw = generator("made-up table", seed)
+    shape = (len(SCENARIOS), len(SEEDS), len(CONFIGURATIONS), ROUNDS)
+    place = np.log([values["lr"] for values in CONFIGURATIONS])
+    centre = draw.uniform(-5.5, -3.5, size=(len(SCENARIOS), 1, 1, 1))
+    late = 0.5 * np.exp(-np.arange(ROUNDS))
+    level = draw.normal(0, 0.05, size=(len(SCENARIOS), len(SEEDS), 1, 1))
+    base = 0.5 + 0.15 * (place[:, None] - centre) ** 2 + late + level
+    both = [base + draw.normal(0, spread, size=shape) for _ in range(2)]
+    return Table(both[0], both[1], np.ones(shape), {})
+
+
+# scores
+
+
+def test_regret_is_0_for_the_best_and_1_for_the_median():
+    losses = np.array([2.0, 1.0, 4.0, np.nan, 3.0, 9.0])  # best 1, median of five 3
+    assert regret(np.array([1.0, 3.0, 2.0, 9.0]), losses) == pytest.approx([0, 1, 0.5, 4])
+
+
+def test_an_area_is_the_mean_over_the_first_evaluations():
+    curve = np.array([1.0, 0.5, 0.5, 0.0, 0.0])
+    assert area(curve, 3) == pytest.approx(2 / 3) and area(curve, 5) == pytest.approx(0.4)
+
+
+def test_lift_counts_pairs_and_is_positive_where_the_policy_is_lower():
+    found = lift(np.array([1.0, 2.0, 3.0, 4.0, 1.0, 1.0]), np.array([2.0, 2.0, 2.0, 6.0, 2.0, 2.0]))
+    assert (found.wins, found.ties, found.losses) == (4, 1, 1)
+    assert found.interval.mean == pytest.approx((1 + 0 - 1 + 2 + 1 + 1) / 6)
+
+
+@pytest.mark.parametrize(
+    ("gains", "words"),
+    [
+        ([0.9, 1.1, 1.0, 1.2, 0.8, 1.0], "lift"),
+        ([-0.9, -1.1, -1.0, -1.2, -0.8, -1.0], "harm"),
+        ([-1.0, 1.1, -0.9, 1.0, -1.1, 0.9], "no lift"),
+        ([1.0, 1.0, 1.0], "too few pairs"),
+    ],
+)
+def test_a_lift_is_called_what_its_interval_says(gains, words):
+    assert lift(-np.array(gains), np.zeros(len(gains))).words == words
+
+
+def test_the_interval_is_of_the_means_of_all_subsets():
+    x = np.array([0.3, -0.1, 0.7, 0.2, 1.5, -0.4, 0.9])
+    subsets = [[n for n in range(7) if mask >> n & 1] for mask in range(1, 2**7)]
+    low, high = np.quantile([x[own].mean() for own in subsets], [0.025, 0.975])
+    found = interval(x)
+    assert found.mean == pytest.approx(x.mean())
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.06)  # 2,000 of them drawn
+    assert interval(x) == found  # the draws have an address
+    assert math.isnan(interval(x[:5]).low)  # of five, none leaves out 5 %
+
+
+def test_the_interval_covers_as_it_says_over_unlike_scenarios():
+    draw = generator("coverage")
+    scale = np.repeat([0.1, 0.3, 1.0, 0.2, 2.0, 0.5], 3)
+    values = (draw.exponential(size=(600, 18)) - draw.exponential(size=(600, 18))) * scale
+    covered = np.mean([interval(x, i).contains_zero for i, x in enumerate(values)])
+    assert 0.93 <= covered <= 0.975  # 0.95 and three standard errors of 600 draws
+
+
+def test_gini_of_alike_is_0_and_of_one_who_has_all_is_n_minus_1_over_n():
+    assert gini([3, 3, 3, 3]) == pytest.approx(0)
+    assert gini([0, 0, 0, 8]) == pytest.approx(0.75)
+    assert gini([1, 3]) == pytest.approx(0.25)  # |1-3| / (2 * 2 * mean 2), both ways
+    assert gini([0, 0]) == 0
+
+
+def test_f1_counts_names_and_nobody_is_no_name():
+    found = f1(["a", "b", None, None, "c"], ["a", "a", "a", None, None])
+    assert found == pytest.approx({"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
+    assert f1([None, None], ["a", None]) == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+
+
+def test_wilsons_interval_by_hand():
+    found = wilson(8, 10)  # of a textbook: 0.490 to 0.943
+    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+
+
+def test_the_noise_of_a_seed_is_what_levels_do_not_explain():
+    assert seed_noise(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])) == pytest.approx(0)
+    # Two seeds, two configurations, residuals of +-0.1 and one degree of freedom.
+    losses = np.array([[1.0, 1.0, 9.0, 9.0], [1.2, 0.8, 9.0, 9.0]])
+    assert seed_noise(losses) == pytest.approx(math.sqrt(2 * 4 * 0.1**2))
+
+
+# searches
+
+
+def curves(final: dict[int, float]) -> np.ndarray:
+    """Losses that are 9 everywhere but for some configurations."""
+    found = np.full((len(CONFIGURATIONS), ROUNDS), 9.0)
+    for configuration, loss in final.items():
+        found[configuration] = loss
+    return found
+
+
+def test_an_incumbent_is_the_best_on_validation_so_far_and_a_diverged_one_never_is():
+    losses = curves({0: 3.0, 1: 2.0, 2: 4.0})
+    losses[5] = np.nan
+    done = Episode(losses, 0, 5, tried=[5, 0, 2, 1, 5])
+    assert done.incumbents() == [5, 0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", [*WITHOUT_MODEL, *CONTROLS])
+def test_every_policy_begins_with_the_default_and_spends_its_budget(name):
+    table = made_up()
+    start = episode(table.validation[0, 0], 12, name)
+    done, best = repeated((WITHOUT_MODEL | CONTROLS)[name], start)
+    assert len(best) == 12 and best[0] == DEFAULT
+    assert np.all(np.diff(done.final[best]) <= 0)  # an incumbent is never given up for a worse one
+    assert repeated((WITHOUT_MODEL | CONTROLS)[name], start)[1] == best  # drawn by address
+
+
+def test_halving_pays_for_every_round():
+    losses = curves(dict.fromkeys(range(len(CONFIGURATIONS)), 5.0))
+    done, best = repeated(WITHOUT_MODEL["halving"], Episode(losses, 1, 5))
+    assert len(done.tried) == 3  # 9 x 2 rounds and 3 x 4 more: five runs of six rounds
+    losses[done.tried[-1]] = 1.0  # what is finished last
+    again, best = repeated(WITHOUT_MODEL["halving"], Episode(losses, 1, 5))
+    found = again.tried.index(done.tried[-1])
+    paid = 3 + (found + 1) * 4 / 6
+    assert best.index(done.tried[-1]) == math.ceil(paid) - 1
+
+
+def test_what_a_policy_proposes_is_tried_at_the_nearest_configuration():
+    for i, values in enumerate(CONFIGURATIONS):
+        assert nearest(values) == i
+    assert CONFIGURATIONS[nearest({"lr": 0.0079, "steps": 3.0, "cohort_size": 5.0})] == {
+        "lr": 0.008,
+        "steps": 4.0,
+        "cohort_size": 6.0,
+    }
+
+
+def test_a_hybrid_whose_adviser_has_no_share_is_its_optimizer():
+    table = made_up()
+    start = episode(table.validation[1, 1], 12, "hybrid")
+    mute = Stepwise("tpe", lambda episode: NullAdviser(), share=0.0)
+    alone, advised = repeated(WITHOUT_MODEL["tpe"], start), repeated(mute, start)
+    assert alone[0].tried == advised[0].tried and not advised[0].shadows
+
+
+def test_a_hybrid_keeps_what_its_optimizer_would_have_tried():
+    start = episode(made_up().validation[1, 1], 25, "hybrid")
+    done, _ = repeated(CONTROLS["hybrid+null"], start)
+    assert 0 < len(done.shadows) <= 0.3 * 25 and min(done.shadows) >= 4
+    losses = curves({1: 1.0, 2: 1.2})
+    followed = Episode(losses, 0, 2, tried=[DEFAULT, 2], shadows={1: 1})
+    assert harms(followed, 1, 0.1) and not harms(followed, 1, 0.3)
+
+
+def test_the_null_policy_is_random_search():
+    found = calibrate(made_up(), 60)
+    assert found.share.high >= 0.95, found
+    assert found.contains >= 52  # fewer come of 60 at 0.95 once in 300 times
+
+
+def test_all_configurations_read_equally_many_examples():
+    from benchmarks.pilot.scenarios import config
+
+    for values in CONFIGURATIONS:
+        own = config(SCENARIOS[0], 0, values, "base", "rows")
+        assert own.work.steps * own.work.batch_size * own.cohort.size == EXAMPLES
+
+
+# experiments
+
+
+def test_a_clear_difference_is_found_and_none_is_not():
+    clear = np.array([0.5, 0.52, 0.48, 0.51, 0.49, 0.5])
+    control = np.array([1.0, 1.01, 0.99])
+    assert study(Pairs(clear, clear, control))[0] == "better"
+    assert study(Pairs(-clear, -clear, control))[0] == "worse"
+    assert study(Pairs(clear, -clear, control))[0] == "worse"  # the test split judges
+    assert study(Pairs(clear, clear, control * 50))[0] == "inconclusive"  # below the floor
+
+
+def test_studies_of_nothing_find_nothing():
+    table, draw = made_up(), generator("studies of nothing")
+    found = [study(alike(table, draw))[0] for _ in range(300)]
+    assert found.count("better") <= 0.05 * 300 and found.count("worse") <= 0.05 * 300
+
+
+# faults
+
+
+def test_a_planted_federation_is_wrong_where_it_says():
+    made = list(rows(3, [FLIPPER]))
+    wrong = {row["client"] for row in made if row["answer"] != row["desk"]}
+    assert wrong == {FLIPPER}
+    assert all(row["answer"] != row["desk"] for row in made if row["client"] == FLIPPER)
+    rare = {row["client"] for row in made if row["desk"] in SELDOM} - {"test"}
+    assert rare == set(RARE) and sum(row["client"] == "test" for row in made) == TEST
+
+
+def test_a_free_rider_reports_no_change_and_others_are_left_alone():
+    delta = torch.arange(6.0).reshape(2, 3) + 1
+    figures = torch.ones(2, dtype=torch.float64)
+    honest = Reports(("client-1", RIDER), {"delta": delta}, figures, figures, figures, figures)
+    found = riding(RIDER)(honest)
+    assert torch.equal(found.tree_C["delta"][0], delta[0])
+    assert not found.tree_C["delta"][1].any() and found.norm_C.tolist() == [1.0, 0.0]
+    assert found.loss_C[0] == 1.0 and found.loss_C[1] > 1.0
+
+
+def test_who_stands_out_is_named_and_nobody_where_all_are_alike():
+    alike = {f"c{i}": [1.0 + 0.01 * i, 1.0] for i in range(9)}
+    assert outlier(alike, "both") is None
+    assert outlier(alike | {"x": [0.2, 0.2]}, "low") == "x"
+    assert outlier(alike | {"x": [0.2, 0.2]}, "high") is None
+
+
+def test_a_mutated_claim_states_another_number_and_is_refused():
+    facts = {"loss@1": fact("loss", 0.584, "nats per token", 1)}
+    claim = Claim(kind="change", text="Round 2: training loss 0.584 nats.", cites=("loss@1",))
+    (changed,) = mutations(claim)
+    assert changed.text == "Round 2: training loss 5.584 nats."
+    from agents.explain import unsupported
+
+    assert not unsupported(claim, facts) and unsupported(changed, facts)
+    assert Checked(numbers=4, wrong=1).precision == 0.75
+
+
+# the table
+
+
+def test_the_table_is_whole():
+    table = runs.read()
+    assert table.validation.shape == (6, 3, 48, ROUNDS)
+    stored = pq.read_table(runs.FILE)
+    groups = {
+        (a, b, c)
+        for a, b, c in zip(
+            *(stored.column(n).to_pylist() for n in ("scenario", "seed", "configuration")),
+            strict=True,
+        )
+    }
+    assert len(groups) == 864 and stored.num_rows == 864 * ROUNDS
+    diverged = stored.column("diverged").to_numpy(zero_copy_only=False)
+    for losses in (table.validation, table.test):
+        assert np.array_equal(~np.isfinite(losses).reshape(-1), diverged)
+    assert runs.FILE.stat().st_size < 5e6
+    assert table.label["versions"].keys() >= {"torch", "transformers", "numpy"}
+
+
+def test_a_changed_value_is_seen(tmp_path):
+    stored = pq.read_table(runs.FILE)
+    losses = stored.column("validation").to_pylist()
+    losses[100] += 0.001
+    at = stored.schema.get_field_index("validation")
+    changed = stored.set_column(at, "validation", pa.array(losses, pa.float32()))
+    pq.write_table(changed, tmp_path / "t.parquet")
+    with pytest.raises(ConfigError, match="damaged"):
+        runs.read(tmp_path / "t.parquet")
+
+
+def test_a_table_of_other_scenarios_is_refused(tmp_path, monkeypatch):
+    runs.read(runs.FILE)
+    monkeypatch.setattr(runs, "design", lambda: "0" * 64)
+    with pytest.raises(ConfigError, match="other scenarios"):
+        runs.read.__wrapped__(runs.FILE)
+
+
+def test_a_missing_table_says_how_to_write_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"python -m benchmarks\.pilot\.table"):
+        runs.read(tmp_path / "none.parquet")
+
+
+def test_the_null_policy_is_random_search_on_the_stored_table():
+    found = calibrate(runs.read(), 60)
+    assert found.contains >= 52, found
+
+
+# the report
+
+
+def a_part(name: str, **figures: object) -> Part:
+    zero = {"mean": 0.0, "low": -1.0, "high": 1.0, "count": 18}
+    counts = {"wins": 1, "ties": 2, "losses": 3, "verdict": "no lift"}
+    own = {"null": zero | counts, "hybrid+null": zero | counts}
+    base = {"lift": own, "best_without_model": "tpe", "harmful": {"hybrid+null": [1, 4]}}
+    return Part(name, f"Track {name}", ["Words."], (), {**base, "tokens": {}, **figures})
+
+
+def test_no_lift_is_printed_as_such():
+    text = report.document([a_part("tune")], Effort(), "fedpilot bench pilot", None)
+    assert "**no lift** over tpe" in text and "harmful decisions 1/4 (25%)" in text
+    assert "No language model was scored" in text
+    asked = Effort(models=("scripted:x",))
+    lifted = a_part("tune").figures["lift"]
+    figures = {
+        "lift": lifted | {f"{kind}scripted:x": lifted["null"] for kind in ("llm:", "hybrid+")}
+    }
+    text = report.document([a_part("tune", **figures)], asked, "", None)
+    assert "llm:scripted:x" in text and "No language model" not in text
+
+
+def test_a_table_is_markdown_and_what_is_not_finite_is_null():
+    shown = Grid("Title", ["a", "b"], [["x", "1"]]).markdown()
+    assert shown == "Title\n\n| a | b |\n|---|---:|\n| x | 1 |"
+    part = Part("x", "X", [], (), {"bad": math.nan, "list": [math.inf, 1.0]})
+    found = json.loads(report.as_json([part], "", None))["tracks"]["x"]
+    assert found["figures"] == {"bad": None, "list": [None, 1.0]}
+
+
+def test_tracks_are_taken_over_from_a_report(tmp_path, monkeypatch, capsys):
+    grid = Grid("Title", ["a", "b"], [["x", "1"]])
+    old = [replace(a_part("tune"), grids=(grid,)), Part("select", "Old", ["Old words."])]
+    file = tmp_path / "old.json"
+    file.write_text(report.as_json(old, "", None))
+    monkeypatch.setattr(command, "played", lambda name, effort: Part(name, "New", ["New words."]))
+    monkeypatch.setattr(command, "the_table", made_up)
+    assert main(["bench", "pilot", "--track", "select", "--take", str(file), "--json"]) == 0
+    tracks = json.loads(capsys.readouterr().out)["tracks"]
+    assert tracks["select"]["heading"] == "New"
+    assert Part.of("tune", tracks["tune"]).markdown() == old[0].markdown()
+    file.write_text("{}")
+    assert main(["bench", "pilot", "--track", "select", "--take", str(file)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_command_repeats_itself():
+    args = command.parse(["--track", "tune", "--quick", "--out", "x/bench.md", "--json"])
+    assert command.command(args) == (
+        "fedpilot bench pilot --track tune --quick --out docs/bench.md --json"
+    )
+
+
+def test_a_model_that_cannot_be_used_is_one_line(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(command, "the_table", made_up)
+    assert main(["bench", "pilot", "--track", "tune", "--model", "nonsense"]) == 2
+    shown = capsys.readouterr().err
+    assert "--model" in shown and shown.count("\n") == 1
+
+
+def test_a_scripted_model_is_scored_beside_the_others(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "model.jsonl"
+    answer = {"lr": 0.008, "steps": 2, "cohort_size": 3, "abstain": False, "rationale": "as is"}
+    file.write_text((json.dumps({"answer": answer}) + "\n") * 2000)
+    monkeypatch.setattr(command, "the_table", made_up)
+    monkeypatch.setattr(command, "QUICK", replace(QUICK, calibrations=2))
+    monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
+    spec = f"scripted:{file}"
+    assert main(["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]) == 0
+    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
+    assert figures["failures"] == {} and f"hybrid+{spec}" in figures["lift"]
+    # A model that always names the default finds nothing, and cannot be worse than it.
+    assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
+
+
+@pytest.mark.slow
+def test_a_quick_run_writes_the_report_and_its_figures(tmp_path, monkeypatch):
+    out = tmp_path / "bench.md"
+    assert main(["bench", "pilot", "--quick", "--json", "--out", str(out)]) == 0
+    text, figures = out.read_text(), json.loads(out.with_suffix(".json").read_text())
+    assert [line[3:5] for line in text.splitlines() if line.startswith("## T")] == [
+        f"T{n}" for n in range(1, 8)
+    ]
+    assert list(figures["tracks"]) == list(command.TRACKS)
+    assert "mean nothing" in text and str(Path.home()) not in text
+    tracks = {name: part["figures"] for name, part in figures["tracks"].items()}
+    diagnosed = tracks["diagnose"]
+    assert diagnosed["precision"] == 1.0 and diagnosed["refused"] == diagnosed["mutated"] > 0
+    endured = tracks["robust"]
+    assert all(x["worse"] <= 0 and x["clean"] for x in endured.values())
+    sources = {kind: set(x["sources"]) for kind, x in endured.items()}
+    assert sources.pop("keeps everything") == {"llm"}
+    assert set(map(frozenset, sources.values())) == {frozenset({"fallback"})}
+    for kind in ("drawn answers", "empty words"):
+        assert not tracks["synthesis"][kind]["admitted"]
+    assert os.environ.get("OMP_NUM_THREADS") == "1"
