@@ -200,8 +200,9 @@ def by_seed(
     found: dict[int, tuple[str, float]] = {}
     for opened in known:
         seed, value = opened.run.config.get("seed"), finals(opened.run).get(metric)
-        fits = isinstance(seed, int) and value is not None and opened.status == "finished"
-        if fits and seed not in found and recipe(opened.run.config) == wanted:
+        if not isinstance(seed, int) or value is None or opened.status != "finished":
+            continue
+        if seed not in found and recipe(opened.run.config) == wanted:
             found[seed] = (opened.name, value)
     return dict(sorted(found.items()))
 

@@ -32,7 +32,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     busiest = [part.client for part in parts]
     picked = st.multiselect(
         "Picked out", busiest, key="pick", bind="query-params", max_selections=MOST_SHOWN,
-        format_func=lambda c: names.get(c, c), width=620, filter_mode="contains",
+        format_func=lambda c: names[c], width=620, filter_mode="contains",
         placeholder="those that point away from the mean the most",
         help="clients with a colour of their own in the pictures; others are grey",
     ) if len(busiest) > MOST_SHOWN and not naming.hides else []  # fmt: skip

@@ -7,6 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ui.web.behaviour import Point
+from ui.web.charts.curves import Picture
 from ui.web.charts.marks import HEIGHT, below, colours, shapes
 from ui.web.language import SUBJECTS
 from ui.web.participation import Part
@@ -53,7 +54,7 @@ def plane_frame(
     return pd.DataFrame(rows, columns=columns)
 
 
-def plane(frame: pd.DataFrame, shares: NDArray, shown: Sequence[str]) -> alt.LayerChart:
+def plane(frame: pd.DataFrame, shares: NDArray, shown: Sequence[str]) -> Picture:
     """Draw clients' ways over the plane: later rounds are larger and fuller."""
     colour = colour_of(shown, frame, 5)
     axes = [
@@ -80,7 +81,7 @@ def plane(frame: pd.DataFrame, shares: NDArray, shown: Sequence[str]) -> alt.Lay
     return alt.layer(ways, marks).properties(height=400)
 
 
-def cosines(frame: pd.DataFrame, shown: Sequence[str]) -> alt.LayerChart:
+def cosines(frame: pd.DataFrame, shown: Sequence[str]) -> Picture:
     """Draw the cosine of every update to the mean of its round."""
     colour = colour_of(shown, frame, 3)
     x = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
@@ -132,7 +133,7 @@ def served_frame(parts: Iterable[Part], names: Mapping[str, str], own: str) -> p
     return pd.DataFrame(rows, columns=["client", "model", "loss"])
 
 
-def served(frame: pd.DataFrame) -> alt.LayerChart:
+def served(frame: pd.DataFrame) -> Picture:
     """Draw how well every client is served: a mark a model, the worst served client on top."""
     present = {key for key, look in SUBJECTS.items() if look.word in set(frame["model"])}
     y = alt.Y(

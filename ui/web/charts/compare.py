@@ -8,6 +8,7 @@ import pandas as pd
 
 from federation.runs.run import Run
 from ui.web.charts.clients import COLOURS
+from ui.web.charts.curves import Picture
 from ui.web.charts.marks import HEIGHT
 from ui.web.comparing import AXES, MACHINE, TRAINING, along, lower_is_better, series, text
 from ui.web.figures import thinned
@@ -24,15 +25,15 @@ def title_of(metric: str) -> str:
     return "training loss, nats per token" if metric == TRAINING else METRICS.get(metric, metric)
 
 
-def look(runs: Sequence[str]) -> dict[str, alt.Color | alt.Shape]:
+def look(runs: Sequence[str]) -> tuple[alt.Color, alt.Shape]:
     """Give every run a colour and a shape, the same in every picture."""
     colour = alt.Scale(domain=list(runs), range=list(COLOURS[: len(runs)]))
     shape = alt.Scale(domain=list(runs), range=list(SHAPES[: len(runs)]))
     legend = alt.Legend(title=None, orient="bottom", columns=3, labelLimit=260)
-    return {
-        "color": alt.Color("run:N", scale=colour, legend=legend),
-        "shape": alt.Shape("run:N", scale=shape, legend=legend),
-    }
+    return (
+        alt.Color("run:N", scale=colour, legend=legend),
+        alt.Shape("run:N", scale=shape, legend=legend),
+    )
 
 
 def curve_frame(runs: Mapping[str, Run], metric: str, axis: str) -> pd.DataFrame:
@@ -47,6 +48,7 @@ def curve_frame(runs: Mapping[str, Run], metric: str, axis: str) -> pd.DataFrame
 
 def curves(frame: pd.DataFrame, runs: Sequence[str], metric: str, axis: str) -> alt.Chart:
     """Draw a figure of several runs over one another."""
+    colour, shape = look(runs)
     few = len(frame) <= 40 * max(1, len(runs))
     point = alt.OverlayMarkDef(size=55, filled=True) if few else False
     way = "lower is better" if lower_is_better(metric) else "higher is better"
@@ -64,7 +66,8 @@ def curves(frame: pd.DataFrame, runs: Sequence[str], metric: str, axis: str) -> 
                 alt.Tooltip("at:Q", format=".4~g", title=AXES[axis]),
                 alt.Tooltip("value:Q", format=".4f", title=title_of(metric)),
             ],
-            **look(runs),
+            color=colour,
+            shape=shape,
         )
         .properties(height=HEIGHT + 40)
     )
@@ -105,8 +108,9 @@ def placed(values: Mapping[str, object]) -> dict[str, float]:
     }
 
 
-def parallel(frame: pd.DataFrame, runs: Sequence[str]) -> alt.LayerChart:
+def parallel(frame: pd.DataFrame, runs: Sequence[str]) -> Picture:
     """Draw runs as lines over parallel axes: what they were given, and what they came to."""
+    colour, shape = look(runs)
     axes = list(dict.fromkeys(frame["axis"]))
     x = alt.X(
         "axis:N", title=None, sort=axes, scale=alt.Scale(padding=0.4),
@@ -118,10 +122,10 @@ def parallel(frame: pd.DataFrame, runs: Sequence[str]) -> alt.LayerChart:
     y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
     base = alt.Chart(frame).encode(x=x, y=y)
     lines = base.mark_line(strokeWidth=2, opacity=0.85).encode(
-        detail="run:N", color=look(runs)["color"], tooltip=["run:N", "axis:N", "text:N"]
+        detail="run:N", color=colour, tooltip=["run:N", "axis:N", "text:N"]
     )
     marks = base.mark_point(filled=True, size=80, opacity=1).encode(
-        **look(runs), tooltip=["run:N", "axis:N", "text:N"]
+        color=colour, shape=shape, tooltip=["run:N", "axis:N", "text:N"]
     )
     once = frame.drop_duplicates(["axis", "place"])
     words = (

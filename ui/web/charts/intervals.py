@@ -6,6 +6,7 @@ from typing import NamedTuple
 import altair as alt
 import pandas as pd
 
+from ui.web.charts.curves import Picture
 from ui.web.charts.marks import below, colours, shapes
 from ui.web.language import VERDICTS
 
@@ -57,7 +58,7 @@ def dots(rows: Iterable[Row]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["name", "value"])
 
 
-def intervals(rows: Sequence[Row], title: str, floor: float = 0.0) -> alt.LayerChart:
+def intervals(rows: Sequence[Row], title: str, floor: float = 0.0) -> Picture:
     """Draw differences around zero.
 
     Args:
