@@ -29,10 +29,10 @@ def show(names: Sequence[str]) -> None:
         name = st.selectbox(
             "Run", names, key=RUN, bind="query-params", filter_mode="contains", width=420
         )
-        with problems():
-            opened = shelf().open(name or names[0])
-            naming = pick_names(opened.run)
-            build(opened, naming)
+        opened = shelf().open(name if name in names else names[0])
+        naming = pick_names(opened.run)
+    with problems():
+        build(opened, naming)
 
 
 def build(opened: Opened, naming: Naming) -> None:
