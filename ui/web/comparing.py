@@ -250,7 +250,7 @@ def no_pairs(arm: Arm) -> str:
 
 def text(value: object) -> str:
     """Write a value of a configuration in a cell."""
-    if value is None:
+    if value is None or value in ({}, []):
         return "–"
     if isinstance(value, float):
         return f"{value:.4g}"

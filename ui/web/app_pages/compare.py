@@ -126,7 +126,7 @@ def grid(rows: list[dict[str, str]], first: str, alt: str) -> None:
         rows,
         hide_index=True,
         alt=alt,
-        column_config={first: st.column_config.TextColumn(pinned=True)},
+        column_config={first: st.column_config.TextColumn(pinned=True, width=220)},
     )
 
 
@@ -150,7 +150,7 @@ def proved(chosen: list[Opened]) -> None:
     if rows:
         unit = charts.title_of(metric)
         st.altair_chart(
-            intervals(rows, f"improvement over {found.control} ({unit}; right is better)",
+            intervals(rows, f"improvement over {found.control}, {unit} (right is better)",
                       found.floor or 0.0),
             alt=f"Improvement over {found.control} with intervals and the noise floor",
         )  # fmt: skip

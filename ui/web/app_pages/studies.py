@@ -187,7 +187,7 @@ def verdicts(study: Study) -> None:
     unit = f"{spec.metric.name}, {spec.metric.unit}"
     floor = told.floor.floor if told.floor else 0.0
     st.altair_chart(
-        intervals(rows, f"improvement over {spec.control} ({unit}; right is better)", floor),
+        intervals(rows, f"improvement over {spec.control}, {unit} (right is better)", floor),
         alt=f"Improvement of every arm over {spec.control}, with intervals and the noise floor",
     )
     split = "test split, read once at the end" if final else "validation split, no verdict yet"

@@ -119,7 +119,7 @@ def parallel(frame: pd.DataFrame, runs: Sequence[str]) -> Picture:
             domain=False, labelFontWeight="bold", labelExpr="split(datum.label, /[.,] ?/)",
         ),
     )  # fmt: skip
-    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.08]))
+    y = alt.Y("place:Q", axis=None, scale=alt.Scale(domain=[-0.08, 1.2]))
     base = alt.Chart(frame).encode(x=x, y=y)
     lines = base.mark_line(strokeWidth=2, opacity=0.85).encode(
         detail="run:N", color=colour, tooltip=["run:N", "axis:N", "text:N"]

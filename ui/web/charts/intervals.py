@@ -10,7 +10,7 @@ from ui.web.charts.curves import Picture
 from ui.web.charts.marks import below, colours, shapes
 from ui.web.language import VERDICTS
 
-ROW, AROUND = 30, 105  # pixels: of a row, of axis and legend
+ROW, AROUND = 30, 150  # pixels: of a row, of axis and legend
 BAND = "#7B8A97"
 
 
@@ -63,7 +63,7 @@ def intervals(rows: Sequence[Row], title: str, floor: float = 0.0) -> Picture:
 
     Args:
         rows: the first at the top.
-        title: of the axis: what is different, its unit and which side is which.
+        title: of the axis: what is different, its unit and, in brackets, which side is which.
         floor: half width of the band within which differences are noise.
     """
     data = frame(rows)
@@ -93,7 +93,8 @@ def intervals(rows: Sequence[Row], title: str, floor: float = 0.0) -> Picture:
             .mark_point(size=22, filled=True, opacity=0.55, color=BAND)
             .encode(x="value:Q", y=y)
         )
-    x = alt.X("mean:Q", title=title)
+    first, bracket, rest = title.partition(" (")
+    x = alt.X("mean:Q", title=[first, f"({rest}"] if bracket else title)
     layers.append(
         base.mark_point(filled=True, size=130, opacity=1).encode(
             x=x, color=colour, shape=shape, tooltip=tooltip
