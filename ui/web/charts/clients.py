@@ -190,7 +190,10 @@ def holdings(frame: pd.DataFrame, kind: str) -> alt.Chart:
         .mark_rect()
         .encode(
             x=alt.X(
-                "label:N", title=kind, sort=labels, axis=alt.Axis(labelAngle=-45, labelLimit=150)
+                "label:N",
+                title=kind,
+                sort=labels,
+                axis=alt.Axis(labelAngle=-60, labelLimit=150, labelOverlap=False),
             ),
             y=alt.Y("client:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
             color=alt.Color(
@@ -200,5 +203,5 @@ def holdings(frame: pd.DataFrame, kind: str) -> alt.Chart:
             ),
             tooltip=["client:N", "label:N", "rows:Q", alt.Tooltip("share:Q", format=".1%")],
         )
-        .properties(height=130 + 26 * frame["client"].nunique())
+        .properties(height=250 + 26 * frame["client"].nunique())
     )
