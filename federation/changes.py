@@ -1,6 +1,7 @@
 """What could have been otherwise in a round, and what that makes of its parts.
 
-Knows configurations, decisions and reports.  Plays nothing: that is replays.py.
+Knows configurations, decisions and reports.  Plays nothing: that is replays.py.  What is asked can
+be checked without torch, which is imported where reports are at hand.
 
 Shape suffixes: C clients, P flat parameters.
 """
@@ -9,21 +10,21 @@ import difflib
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import torch
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from federation.algorithms.algorithm import Algorithm, report_delta
-from federation.algorithms.transforms import clip
 from federation.config import AlgorithmSpec, Config, describe
 from federation.errors import ConfigError
-from federation.plan import Reports
 from federation.runs.records import DecisionRecord
 from federation.specs import LocalWork, Spec
-from federation.training.build import build_algorithm, plain_algorithm
-from federation.tree import Tree
 
+if TYPE_CHECKING:
+    from federation.algorithms.algorithm import Algorithm
+    from federation.plan import Reports
+    from federation.tree import Tree
+
+REPEATS = 1000  # most of them
 Factor = Annotated[float, Field(gt=0, le=1e6)]
 SHOWN = 10  # names of clients in an error
 CLIENTS_PARTS = ("memory", "start", "correct", "report")  # what of an algorithm clients execute
@@ -118,17 +119,21 @@ class Change(Spec):
             }
         )
 
-    def reports(self, reports: Reports) -> Reports:
+    def reports(self, reports: "Reports") -> "Reports":
         """Change who reported and with which weight."""
+        import torch
+
         stay = reports.only([client for client in reports.clients if client not in self.drop])
         factors = [self.reweight.get(client, 1.0) for client in stay.clients]
         factor_C = torch.tensor(factors, dtype=stay.weight_C.dtype)
         return replace(stay, weight_C=stay.weight_C * factor_C)
 
-    def clipped(self, reports: Reports) -> Reports:
+    def clipped(self, reports: "Reports") -> "Reports":
         """Clip updates that were reported as they are."""
         if self.clip is None:
             return reports
+        from federation.algorithms.transforms import clip
+
         tree_C = {group: clip(x_C, self.clip) for group, x_C in reports.tree_C.items()}
         return replace(reports, tree_C=tree_C)
 
@@ -140,6 +145,9 @@ class Change(Spec):
         """
         if self.scale_lr is not None or self.steps is not None:
             return False
+        from federation.algorithms.algorithm import report_delta
+        from federation.training.build import plain_algorithm
+
         was, other = plain_algorithm(config), plain_algorithm(self.config(config))
         if not all(getattr(was, part) is getattr(other, part) for part in CLIENTS_PARTS):
             return False
@@ -147,19 +155,21 @@ class Change(Spec):
         untouched = upload.clip is None and upload.top_k is None and upload.bits is None
         return self.clip is None or (was.report is report_delta and untouched)
 
-    def built(self, config: Config) -> Algorithm:
+    def built(self, config: Config) -> "Algorithm":
         """Build the algorithm of the changed configuration.
 
         Raises:
             ConfigError: as :func:`federation.training.build.build_algorithm`, or if its clients
                 have models of their own.
         """
+        from federation.training.build import build_algorithm
+
         algorithm = build_algorithm(self.config(config))
         if algorithm.is_personal:
             raise ConfigError(f"{self.algorithm or config.algorithm.name} {NO_GLOBAL_MODEL}")
         return algorithm
 
-    def state(self, algorithm: Algorithm, state: Tree) -> Tree:
+    def state(self, algorithm: "Algorithm", state: "Tree") -> "Tree":
         """Let the server of another algorithm begin at a state: what it alone has is fresh."""
         if self.algorithm is None:
             return state

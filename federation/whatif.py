@@ -20,7 +20,7 @@ from statistics import fmean, stdev
 import torch
 
 from federation.address import address
-from federation.changes import NOTHING, Change
+from federation.changes import NOTHING, REPEATS, Change
 from federation.errors import ConfigError
 from federation.replays import Stage, stage
 from federation.runs.interrupts import uninterrupted
@@ -30,7 +30,6 @@ from federation.runs.writer import RunWriter
 from federation.session import Watch
 from federation.tree import Tree
 
-REPEATS = 1000  # most of them
 CONFIDENCE = 0.95  # of an interval
 
 

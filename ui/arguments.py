@@ -209,7 +209,8 @@ def _export(parser: ArgumentParser) -> None:
 
 
 def _data(parser: ArgumentParser) -> None:
-    a_configuration(parser)
+    help = "TOML file, or run directory: the data that the run had"
+    parser.add_argument("config", metavar="CONFIG", type=Path, help=help)
     settings(parser)
     as_json(parser)
     help = "draw clients x labels as a heat map"

@@ -6,14 +6,14 @@ chosen by looking at figures meet seeds on which nobody has looked; the test fig
 """
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from agents.spec import PilotSpec, build_policy
 from agents.study import adviser
 from agents.study.ledger import Ledger, Study, writing
+from agents.study.pairs import folder, improvements
 from agents.study.records import Arm, Floor, Look, Stopped, Unsealed, Verdict
-from agents.study.runs import Bench, StudyWatch, folder, most_client_steps, test_figure
+from agents.study.runs import Bench, StudyWatch, most_client_steps, test_figure
 from agents.study.search import best, check_installed, search
 from agents.study.spec import SEARCHED, StudySpec, configurations
 from agents.study.statistics import FEWEST, decided, judge, noise_floor
@@ -237,32 +237,6 @@ def look(bench: Bench, pairs: int, open: list[str]) -> list[str]:
         bench.watch.say(f"after {pairs} pairs {len(left)} of {len(found)} arms go on")
         ledger.append(known)
     return list(known.open)
-
-
-def improvements(ledger: Ledger | Study, figures: dict[str, float]) -> dict[str, list[float]]:
-    """Pair every arm with the control.
-
-    Args:
-        ledger: the study.
-        figures: folder of a run -> its figure.
-
-    Returns:
-        Arm -> improvement under each seed that both have run, in the order of the seeds.
-    """
-    spec = ledger.spec
-    return {
-        name: [one for _, one in pairs(spec, name, figures)]
-        for name in ledger.told.arms
-        if name != spec.control
-    }
-
-
-def pairs(spec: StudySpec, arm: str, figures: dict[str, float]) -> Iterator[tuple[int, float]]:
-    """Yield the seeds that an arm and the control have run, and the improvement under each."""
-    for seed in spec.seeds:
-        own, other = folder(arm, seed), folder(spec.control, seed)
-        if own in figures and other in figures:
-            yield seed, spec.metric.improvement(figures[own], figures[other])
 
 
 def unseal(ledger: Ledger) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from agents.study import plots
-from agents.study.conduct import improvements
 from agents.study.ledger import RUNS, Study
-from agents.study.runs import curve, folder
+from agents.study.pairs import folder, improvements
+from agents.study.runs import curve
 from agents.study.statistics import Judgement
 from federation.runs.folder import is_run
 from federation.runs.run import Run

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.study.ledger import RUNS, Ledger
+from agents.study.pairs import folder
 from agents.study.records import Measured
 from federation.config import Config
 from federation.errors import ConfigError, CorruptError
@@ -106,11 +107,6 @@ class Bench:
             return config
         engine = config.engine.model_copy(update={"chunk": start.chunk_size})
         return config.model_copy(update={"engine": engine})
-
-
-def folder(arm: str, seed: int) -> str:
-    """Name the run of an arm under a seed."""
-    return f"{arm}-seed-{seed}"
 
 
 def same_config(run: Run, config: Config) -> None:

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from federation.config import Config
+from federation.errors import ConfigError
+from federation.runs.run import Run
 from ui import tables
+from ui.results import configuration
 
 if TYPE_CHECKING:
     from federation.data.dataset import FederatedData
@@ -20,7 +23,7 @@ def main(args: Namespace) -> int:
     from federation.experiment import default_cache
     from federation.training.base import load_tokenizer
 
-    config = Config.from_toml(args.config, args.overrides)
+    config = asked(args)
     tokenizer = load_tokenizer(config.model.base)
     data = load_data(config, tokenizer, Path.cwd(), default_cache())
     report = heterogeneity(config, data)
@@ -33,6 +36,20 @@ def main(args: Namespace) -> int:
     else:
         show(report, data, args.plot)
     return 0
+
+
+def asked(args: Namespace) -> Config:
+    """Read a configuration: a TOML file, or that of a run.
+
+    Raises:
+        ConfigError: if there is none, or overrides are meant for a run, whose data are what they
+            are.
+    """
+    if not args.config.is_dir():
+        return Config.from_toml(args.config, args.overrides)
+    if args.overrides:
+        raise ConfigError(f"{args.config} is a run, whose data are what they are; drop --set")
+    return configuration(Run.open(args.config))
 
 
 def heterogeneity(config: Config, data: "FederatedData") -> "HeterogeneityReport":

@@ -58,9 +58,17 @@ SUBJECTS = {
 }
 """Whose model -> how that looks, the same in every chart."""
 
+VERDICTS = {
+    "better": Look("better", ":material/trending_up:", "green", "#0F9A72", "triangle-up"),
+    "worse": Look("worse", ":material/trending_down:", "red", "#D0453A", "triangle-down"),
+    "inconclusive": Look("inconclusive", ":material/help:", "gray", "#7B8A97", "circle"),
+}
+"""What a comparison proves -> how that looks."""
+
 METRICS = {
     "nll": "loss, nats per token",
     "nll_per_byte": "loss, nats per byte",
+    "bits_per_byte": "loss, bits per byte",
     "perplexity": "perplexity",
     "exact_match": "exact match",
     "rouge_l": "ROUGE-L",
@@ -68,4 +76,4 @@ METRICS = {
 }
 """Figure -> what people call it, with its unit; what is not named here is shown as it is."""
 
-LOWER_IS_BETTER = frozenset({"nll", "nll_per_byte", "perplexity"})
+LOWER_IS_BETTER = frozenset({"nll", "nll_per_byte", "bits_per_byte", "perplexity"})

@@ -1,0 +1,71 @@
+"""What clients are called on a page: their names, or pseudonyms where others may look on.
+
+The switch stands in the URL (``?names=pseudonyms``); with ``FEDPILOT_SHARED=1`` there is none and
+pages know pseudonyms only.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+import streamlit as st
+
+from agents.copilot.names import Names
+from federation.runs.run import Run
+
+SHARED = "FEDPILOT_SHARED"
+Choice = Literal["names", "pseudonyms"]
+
+
+@dataclass(frozen=True)
+class Naming:
+    """How clients are called.
+
+    Attributes:
+        pseudonyms: client -> pseudonym; None where names are shown.
+        names: what replaces names in texts; None where names are shown.
+    """
+
+    pseudonyms: dict[str, str] | None = None
+    names: Names | None = None
+
+    @classmethod
+    def of(cls, run: Run, choice: Choice) -> "Naming":
+        """Call the clients of a run by their names or by pseudonyms."""
+        if choice == "names":
+            return cls()
+        names = Names.of(run)
+        return cls({client: short for short, client in names.clients.items()}, names)
+
+    @property
+    def hides(self) -> bool:
+        """Whether names are kept back."""
+        return self.pseudonyms is not None
+
+    def client(self, name: str) -> str:
+        """Return what a client is called; one that was never asked has no number yet."""
+        return name if self.pseudonyms is None else self.pseudonyms.get(name, "not asked yet")
+
+    def text(self, text: str) -> str:
+        """Replace the names in a text."""
+        return text if self.names is None else self.names.hidden(text)
+
+
+def shared() -> bool:
+    """Tell whether pages may know pseudonyms only."""
+    return os.environ.get(SHARED, "0") not in ("", "0")
+
+
+def pick_names(run: Run) -> Naming:
+    """Let a person choose how clients are called, where that is theirs to choose."""
+    if shared():
+        st.badge(
+            "pseudonyms", icon=":material/visibility_off:", color="gray",
+            help=f"this server is shared ({SHARED}=1): no client is named",
+        )  # fmt: skip
+        return Naming.of(run, "pseudonyms")
+    choice = st.segmented_control(
+        "Clients by", ["names", "pseudonyms"], default="names", key="names", bind="query-params",
+        required=True, help="pseudonyms are the copilot's: c1, c2, ... in the order of the journal",
+    )  # fmt: skip
+    return Naming.of(run, "pseudonyms" if choice == "pseudonyms" else "names")

@@ -1,0 +1,69 @@
+"""Jobs about a run or a study that a page waits for: that they go on, and how they failed."""
+
+import json
+import time
+from collections.abc import Callable
+
+import streamlit as st
+
+from ui.web.jobs import LOG, Job, jobs
+from ui.web.shell import plain, shelf
+
+EVERY = 1.0  # seconds between looks
+REMEMBERED = 3600.0  # seconds for which a failure is shown
+MOST_BYTES = 1 << 24  # of an answer that is read
+
+
+def newest(about: str, command: str, flag: str = "") -> Job | None:
+    """Return the newest job of a command about a run or a study.
+
+    Args:
+        about: name of the run or study.
+        command: of fedpilot.
+        flag: that it has to have been given.
+    """
+    of_it = jobs(shelf().folder, about)
+    found = (job for job in of_it if job.args[:1] == (command,) and (not flag or flag in job.args))
+    return next(found, None)
+
+
+def follow(job: Job | None, text: Callable[[str], str] = str) -> bool:
+    """Show a job while it goes on, and say why it failed.
+
+    Args:
+        job: none: nothing is shown.
+        text: what is done to what it says: names may have to be replaced.
+
+    Returns:
+        Whether it goes on.
+    """
+    if job is None:
+        return False
+    if job.alive:
+        await_end(job, text)
+        return True
+    if job.code != 0 and time.time() - job.began < REMEMBERED:
+        said = text(job.said) or "its process ended and said nothing"
+        st.error(f"{plain(text(job.title))}: {plain(said)}", icon=":material/error:")
+    return False
+
+
+@st.fragment(run_every=EVERY)
+def await_end(job: Job, text: Callable[[str], str]) -> None:
+    """Show what a job says, and draw the page anew when it ends."""
+    if not job.alive:
+        st.rerun()
+    said = text(job.said)[:120]
+    st.status(f"{plain(text(job.title))} · {plain(said) or 'starting'}", type="compact")
+
+
+def answer(job: Job | None) -> dict[str, object] | None:
+    """Read the JSON that a job that succeeded printed; None if it has none."""
+    if job is None or job.code != 0:
+        return None
+    try:
+        text = (job.folder / LOG).read_bytes()[:MOST_BYTES].decode("utf-8", "replace")
+        found = json.loads(text[text.index("\n{" if not text.startswith("{") else "{") :])
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
