@@ -15,10 +15,11 @@ from pydantic import JsonValue
 
 from agents.cohorts import Choices
 from agents.explain import as_text, of_record
-from agents.facts import Observation, observe
+from agents.facts import Observation
 from agents.guard import Ruling, client_steps, rule_on
-from agents.knobs import SETTINGS, bounds_now, configured
+from agents.knobs import SETTINGS, configured
 from agents.proposals import Action, Answer, Policy, Proposal
+from agents.seen import budget_before, seen, values_before
 from agents.selection import Selection
 from agents.spec import PilotSpec, build_policy, completed
 from federation.cohort.planner import RulePlanner
@@ -95,31 +96,12 @@ class PilotPlanner(RulePlanner):
 
     def observation(self, round: int) -> Observation:
         """Say what is known before a round."""
-        values = self.current(round)
-        return observe(
-            self._history,
-            bounds_now(self._outer, values, self._spec.trust),
-            values,
-            self.budget(round),
-            round=round,
-            rounds=self._config.rounds + self._history.extra_rounds,
-            seed=self._config.seed,
-            smallest=self._spec.smallest,
-            selection=self._choices and self._choices.bounds(self._history, round),
-            may_stop=self.may_stop(round),
-        )
-
-    def may_stop(self, round: int) -> bool:
-        """Tell whether the run may end after a round, which is not its last."""
-        patience, more = self._spec.stop, self._history.extra_rounds
-        if patience is None or more:  # whoever asked for more rounds is not overruled
-            return False
-        return 2 * patience <= round + 1 < self._config.rounds
+        bounds = self._choices and self._choices.bounds(self._history, round)
+        return seen(self._history, self._config, self._spec, self._outer, round, bounds)
 
     def current(self, round: int) -> dict[str, float]:
         """Return every knob's value in the round before, as configured before round 0."""
-        before = self._history.decisions.get(round - 1)
-        return configured(self._config) | (applied(before) if before else {})
+        return values_before(self._history, self._config, round)
 
     def decide(self, round: int) -> DecisionRecord:
         """Ask, rule, and write down what was seen, said, allowed, and what others would say."""
@@ -144,6 +126,7 @@ class PilotPlanner(RulePlanner):
                     "violations": list(decided.ruling.violations),
                     "applied": values,
                     "shadows": shadows(self._shadows, observation),
+                    **shown(observation),
                     **record.details,
                 },
                 "seconds": time.perf_counter() - began,
@@ -189,23 +172,10 @@ class PilotPlanner(RulePlanner):
         """Refuse rounds that the budget of client-steps does not last for."""
         round = self._history.last_round + 1
         need = client_steps(self.current(round), rounds - round)
-        left = self.budget(round).get("client_steps", math.inf)
+        left = budget_before(self._history, self._spec, round).get("client_steps", math.inf)
         if need > left:
             return f"{need:g} client-steps would be needed and {left:g} are left"
         return super().too_long(rounds)
-
-    def budget(self, round: int) -> dict[str, float]:
-        """Return what is left before a round of what is limited."""
-        spec, rounds = self._spec, range(round)
-        steps = sum(self._history.rounds[n].client_steps for n in rounds)
-        traces = [asked_for(self._history.decisions[n]) for n in rounds]
-        spent = {
-            "client_steps": (spec.max_client_steps, steps),
-            "calls": (spec.max_calls, sum(trace.get("attempts", 0) for trace in traces)),
-            "tokens": (spec.max_tokens, sum(trace.get("tokens", 0) for trace in traces)),
-        }
-        limited = {name: (most, used) for name, (most, used) in spent.items() if most is not None}
-        return {name: float(most - used) for name, (most, used) in limited.items()}
 
 
 def decide(policy: Policy, fallback: Policy, observation: Observation) -> Decided:
@@ -218,6 +188,12 @@ def decide(policy: Policy, fallback: Policy, observation: Observation) -> Decide
     elif answer.proposal is not None:
         source, name = answer.proposal.source, policy.name
     return Decided(answer, ruling, final.values, source, name, final.selection, final.action)
+
+
+def shown(observation: Observation) -> dict[str, JsonValue]:
+    """Keep what of an observation does not follow from the records before it."""
+    bounds = observation.selection
+    return {} if bounds is None else {"selection_bounds": bounds.model_dump(mode="json")}
 
 
 def shadows(policies: list[Policy], observation: Observation) -> dict[str, JsonValue]:
@@ -235,17 +211,3 @@ def said(proposal: Proposal) -> dict[str, JsonValue]:
     if proposal.selection is not None:
         found["selection"] = proposal.selection.model_dump(mode="json")
     return found | ({"action": "stop"} if proposal.action == "stop" else {})
-
-
-def asked_for(decision: DecisionRecord) -> dict[str, float]:
-    """Return what a decision has cost in calls and tokens of a language model."""
-    trace = decision.details.get("trace")
-    if not isinstance(trace, dict):
-        return {}
-    return {k: float(v) for k, v in trace.items() if isinstance(v, int | float)}
-
-
-def applied(decision: DecisionRecord) -> dict[str, float]:
-    """Return the knobs' values that a decision applied."""
-    values = decision.details.get("applied")
-    return {k: float(str(v)) for k, v in values.items()} if isinstance(values, dict) else {}
