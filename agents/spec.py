@@ -27,6 +27,8 @@ POLICIES: dict[str, Any] = {
 NEEDS = {TPE: "optuna", CMAES: "cmaes"}
 ASKING = ("hybrid", "llm")
 """Policies that ask a language model."""
+HUMAN = "human"
+"""Policy that asks a person about what another one proposes: ``human:NAME``."""
 
 
 class PilotSpec(Spec):
@@ -35,7 +37,15 @@ class PilotSpec(Spec):
     policy: str = Field(
         default="heuristic",
         min_length=1,
-        description="fixed | heuristic | optimizer:tpe | optimizer:cmaes | hybrid | llm | null",
+        description="fixed | heuristic | optimizer:tpe | optimizer:cmaes | hybrid | llm | null;"
+        " human:NAME asks a person about what NAME proposes (human: heuristic)",
+    )
+    patience: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e7,
+        description="human: seconds to wait for an answer, then on_failure decides; omitted: for"
+        " ever",
     )
     model: str | None = Field(
         default=None,
@@ -74,6 +84,13 @@ class PilotSpec(Spec):
     max_tokens: int | None = Field(
         default=None, ge=1, description="tokens, in and out, that the run may spend in all"
     )
+    rollback: float | None = Field(
+        default=None,
+        gt=1,
+        le=1000,
+        description="undo a round whose training loss is no number, or above so many times the"
+        " best smoothed one; omitted: none is undone",
+    )
     on_failure: Literal["heuristic", "fixed"] = Field(
         default="heuristic", description="who decides when the policy fails or is refused"
     )
@@ -91,6 +108,16 @@ class PilotSpec(Spec):
             return cls.model_validate(config.pilot)
         except ValidationError as error:
             raise ConfigError(f"pilot: {describe(error, cls)}") from None
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is asked before a proposal is applied."""
+        return self.policy.partition(":")[0] == HUMAN
+
+    @property
+    def proposer(self) -> str:
+        """Name of the policy that proposes."""
+        return (self.policy.partition(":")[2] or "heuristic") if self.asks else self.policy
 
     def outer(self, config: Config, population: int) -> dict[str, tuple[float, float]]:
         """Return the outer limits of the open knobs.
@@ -119,7 +146,7 @@ def build_policy(name: str, knobs: int, spec: PilotSpec | None = None) -> Policy
     if name in ASKING and spec is not None:
         return asking(name, knobs, spec)
     if name not in POLICIES:
-        there = ", ".join([*POLICIES, *(ASKING if spec else ())])
+        there = ", ".join([*POLICIES, *((*ASKING, f"{HUMAN}:NAME") if spec else ())])
         raise ConfigError(f"pilot.policy: {name!r} is unknown; there are {there}")
     if POLICIES[name] is CMAES and knobs < 2:
         raise ConfigError(
