@@ -4,18 +4,20 @@ The functions of the core with one thing added: who decides.  A configuration wi
 table runs by rule, as the core alone would run it.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from agents.pilot import PilotPlanner
 from agents.spec import PilotSpec, build_policy
-from federation import experiment
+from federation import experiment, forks
 from federation.cohort.planner import Planner, RulePlanner
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.experiment import Setup
-from federation.runs.records import DecisionRecord
-from federation.runs.run import History, Run
+from federation.runs.history import History
+from federation.runs.records import DecisionRecord, RollbackRecord
+from federation.runs.run import Run
 from federation.session import Watch
 
 
@@ -40,7 +42,7 @@ def run_experiment(
     Arguments, result and errors are those of :func:`federation.experiment.run_experiment`.
     """
     if spec := PilotSpec.of(config):  # what is wrong is told before a model is loaded
-        for name in (spec.policy, *spec.shadows):
+        for name in (spec.proposer, *spec.shadows):
             build_policy(name, len(spec.bounds) or 1, spec)
     return experiment.run_experiment(
         config, out, base_dir=base_dir, cache=cache, watch=watch, planning=piloted
@@ -55,18 +57,49 @@ def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None =
     return experiment.resume(path, cache=cache, watch=watch, planning=piloted)
 
 
+def fork(
+    path: str | Path,
+    out: str | Path,
+    round: int,
+    *,
+    overrides: Sequence[str] = (),
+    rounds: int | None = None,
+    cache: Path | None = None,
+    watch: Watch | None = None,
+) -> Run:
+    """Run on from the state of a run after one of its rounds, steered by its pilot if it has one.
+
+    Arguments, result and errors are those of :func:`federation.forks.fork`.
+    """
+    return forks.fork(
+        path,
+        out,
+        round,
+        overrides=overrides,
+        rounds=rounds,
+        cache=cache,
+        watch=watch,
+        planning=piloted,
+    )
+
+
 class Recorded(RulePlanner):
     """Decides what was decided before: reads a journal, asks nobody."""
 
-    def __init__(self, setup: Setup, traffic: int, decisions: dict[int, DecisionRecord]) -> None:
-        """Start before the first round of a repetition."""
+    def __init__(self, setup: Setup, traffic: int, history: History) -> None:
+        """Start before the first round of a repetition of a run with these records."""
         config = setup.config
         super().__init__(config, setup.clients, setup.data.splits.train.sizes, traffic)
-        self._decisions = decisions
+        self._recorded = history
 
     def decide(self, round: int) -> DecisionRecord:
         """Repeat the decision of a round; its source becomes "replay"."""
-        return self._decisions[round].model_copy(update={"source": "replay", "seconds": 0.0})
+        decision = self._recorded.decisions[round]
+        return decision.model_copy(update={"source": "replay", "seconds": 0.0})
+
+    def rollback(self, round: int, loss: float, failure: str) -> RollbackRecord | None:
+        """Undo what was undone."""
+        return self._recorded.rollbacks.get(round)
 
 
 def replay(
@@ -96,7 +129,10 @@ def replay(
     config = config.model_copy(update=lengthened | {"engine": engine, "evaluation": evaluation})
 
     def repeated(setup: Setup, history: History, traffic: int) -> Planner:
-        return Recorded(setup, traffic, run.history.decisions)
+        return Recorded(setup, traffic, run.history)
 
     setup = replace(experiment.set_up(config, None, cache), planning=repeated)
-    return experiment.write(setup, Path(out), watch or Watch())
+    if run.history.fork is None:
+        return experiment.write(setup, Path(out), watch or Watch())
+    forks.begin(run, Path(out), run.history.fork.round, config)
+    return experiment.write_on(setup, Path(out), watch or Watch())

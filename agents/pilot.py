@@ -13,24 +13,39 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
+from agents import asking
 from agents.cohorts import Choices
 from agents.explain import as_text, of_record
 from agents.facts import Observation
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, configured
 from agents.proposals import Action, Answer, Policy, Proposal
+from agents.rollback import undone
 from agents.seen import budget_before, seen, values_before
 from agents.selection import Selection
 from agents.spec import PilotSpec, build_policy, completed
 from federation.cohort.planner import RulePlanner
 from federation.cohort.standing import Standing
 from federation.errors import ConfigError
-from federation.runs.records import DecisionRecord, ExplanationRecord, Record, RoundRecord
-from federation.runs.run import History
+from federation.runs import inbox
+from federation.runs.history import History
+from federation.runs.records import (
+    AskedRecord,
+    CommandRecord,
+    DecisionRecord,
+    ExplanationRecord,
+    Record,
+    RollbackRecord,
+    RoundRecord,
+)
 from federation.specs import ScheduleSpec
 
 if TYPE_CHECKING:
     from federation.experiment import Setup
+
+
+CAREFUL = "rollback@1"
+"""Who decides the round after one that was undone: the last good values are played again."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class PilotPlanner(RulePlanner):
         self._history = history
         self._spec = spec
         self._outer = spec.outer(setup.config, len(setup.clients))
-        self._policy = build_policy(spec.policy, len(self._outer), spec)
+        self._policy = build_policy(spec.proposer, len(self._outer), spec)
         self._fallback = completed(build_policy(spec.on_failure, len(self._outer)), spec)
         self._shadows = [
             completed(build_policy(name, len(self._outer)), spec) for name in spec.shadows
@@ -107,16 +122,19 @@ class PilotPlanner(RulePlanner):
         """Ask, rule, and write down what was seen, said, allowed, and what others would say."""
         began = time.perf_counter()
         observation = self.observation(round)
-        decided = decide(self._policy, self._fallback, observation)
+        asked = self._history.asked.get(round) if self.asks(round) else None
+        told = asked and self._history.answer_to(asked)
+        decided = self.decided(observation, asked, told)
         values = self.current(round) | decided.applied
         proposal = decided.answer.proposal
+        why = proposal.rationale if proposal else decided.answer.failure
         record = self.cohort(round, values, decided.selection)
         return record.model_copy(
             update={
                 "last": decided.action == "stop",
                 "source": decided.source,
                 "policy": decided.name,
-                "reason": proposal.rationale if proposal else decided.answer.failure,
+                "reason": asking.reason(asked, told) if asked and told else why,
                 "details": {
                     "observation_sha256": observation.sha256,
                     "asked": self._policy.name,
@@ -128,10 +146,51 @@ class PilotPlanner(RulePlanner):
                     "shadows": shadows(self._shadows, observation),
                     **shown(observation),
                     **record.details,
+                    **({"person": asking.details(asked, told)} if asked else {}),
                 },
                 "seconds": time.perf_counter() - began,
             }
         )
+
+    def decided(
+        self, observation: Observation, asked: AskedRecord | None, told: CommandRecord | None
+    ) -> Decided:
+        """Ask the policy, or take what a person answered, or nobody after a round was undone."""
+        back = self._history.rollbacks.get(observation.round - 1)
+        if back is not None:
+            why = f"round {back.round + 1} was undone: {back.reason}"
+            refused = Ruling(verdict="rejected", violations=(why,))
+            return Decided(Answer(proposal=None, failure=why), refused, {}, "fallback", CAREFUL)
+        if asked is None:
+            return decide(self._policy, self._fallback, observation)
+        return ruled(
+            asking.answered(asked, told), self._fallback, observation, f"human:{asked.policy}"
+        )
+
+    def asks(self, round: int) -> bool:
+        """Tell whether a person is asked before a round."""
+        return self._spec.asks and round - 1 not in self._history.rollbacks
+
+    def question(self, round: int) -> AskedRecord | None:
+        """Ask a person about the policy's proposal, if one is to be asked."""
+        if not self.asks(round):
+            return None
+        if self._history.asking is not None:
+            return self._history.asking
+        observation = self.observation(round)
+        answer = self._policy.decide(observation)
+        ruling = rule_on(answer, observation)
+        return asking.question(observation, self._policy.name, answer, ruling, self._spec.patience)
+
+    def unfit(self, asked: AskedRecord, answer: inbox.Answer) -> str:
+        """Judge an answer as a proposal is judged."""
+        return asking.unfit(asked, answer, self.observation(asked.round))
+
+    def rollback(self, round: int, loss: float, failure: str) -> RollbackRecord | None:
+        """Undo a round that diverged, if that is wanted."""
+        if self._spec.rollback is None:
+            return None
+        return undone(self._history, self._spec.rollback, round, loss, failure)
 
     def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterator[Record]:
         """Explain the round by rule."""
@@ -180,13 +239,17 @@ class PilotPlanner(RulePlanner):
 
 def decide(policy: Policy, fallback: Policy, observation: Observation) -> Decided:
     """Ask a policy; where it fails or is refused, a rule."""
-    answer = policy.decide(observation)
+    return ruled(policy.decide(observation), fallback, observation, policy.name)
+
+
+def ruled(answer: Answer, fallback: Policy, observation: Observation, asked: str) -> Decided:
+    """Let the guard rule on an answer; where it is refused, a rule decides."""
     ruling = rule_on(answer, observation)
     source, name, final = "fallback", fallback.name, ruling
     if ruling.verdict == "rejected":
         final = rule_on(fallback.decide(observation), observation)
     elif answer.proposal is not None:
-        source, name = answer.proposal.source, policy.name
+        source, name = answer.proposal.source, asked
     return Decided(answer, ruling, final.values, source, name, final.selection, final.action)
 
 

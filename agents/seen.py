@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.facts import Observation, observe
 from agents.knobs import bounds_now, configured
+from agents.rollback import narrowed, standing
 from agents.selection import SelectionBounds
 from agents.spec import PilotSpec
 from federation.config import Config
@@ -41,7 +42,7 @@ def seen(
     values = values_before(history, config, round)
     return observe(
         history,
-        bounds_now(outer, values, spec.trust),
+        bounds_now(limits_before(history, config, outer, values), values, spec.trust),
         values,
         budget_before(history, spec, round),
         round=round,
@@ -107,9 +108,26 @@ def is_decision(entry: Entry, round: int) -> bool:
 
 
 def values_before(history: History, config: Config, round: int) -> dict[str, float]:
-    """Return every knob's value in the round before, as configured before round 0."""
-    before = history.decisions.get(round - 1)
+    """Return every knob's value in the round before; in the last good one if that was undone.
+
+    Before round 0 it is as configured.
+    """
+    last = standing(history, round - 1)
+    before = None if last is None else history.decisions.get(last)
     return configured(config) | (applied(before) if before else {})
+
+
+def limits_before(
+    history: History, config: Config, outer: Limits, values: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return the outer limits of the open knobs, drawn in by what diverged."""
+    first = configured(config)
+    tried = {n: first | applied(decision) for n, decision in history.decisions.items()}
+    drawn = narrowed(outer, history, tried, first)
+    return {
+        name: (min(least, values[name]), max(most, values[name]))
+        for name, (least, most) in drawn.items()
+    }
 
 
 def budget_before(history: History, spec: PilotSpec, round: int) -> dict[str, float]:

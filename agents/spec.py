@@ -29,6 +29,8 @@ POLICIES: dict[str, Any] = {
 NEEDS = {TPE: "optuna", CMAES: "cmaes"}
 ASKING = ("hybrid", "llm")
 """Policies that ask a language model."""
+HUMAN = "human"
+"""Policy that asks a person about what another one proposes: ``human:NAME``."""
 
 
 class PilotSpec(Spec):
@@ -37,7 +39,15 @@ class PilotSpec(Spec):
     policy: str = Field(
         default="heuristic",
         min_length=1,
-        description="fixed | heuristic | optimizer:tpe | optimizer:cmaes | hybrid | llm | null",
+        description="fixed | heuristic | optimizer:tpe | optimizer:cmaes | hybrid | llm | null;"
+        " human:NAME asks a person about what NAME proposes (human: heuristic)",
+    )
+    patience: float | None = Field(
+        default=None,
+        gt=0,
+        le=1e7,
+        description="human: seconds to wait for an answer, then on_failure decides; omitted: for"
+        " ever",
     )
     model: str | None = Field(
         default=None,
@@ -87,6 +97,13 @@ class PilotSpec(Spec):
         description="end the run after so many rounds without a gain beyond noise, not before"
         " twice as many; omitted: it never ends early",
     )
+    rollback: float | None = Field(
+        default=None,
+        gt=1,
+        le=1000,
+        description="undo a round whose training loss is no number, or above so many times the"
+        " best smoothed one; omitted: none is undone",
+    )
     on_failure: Literal["heuristic", "fixed"] = Field(
         default="heuristic", description="who decides when the policy fails or is refused"
     )
@@ -110,6 +127,16 @@ class PilotSpec(Spec):
                 f" {spec.smallest} keeps it back: set it to 1 if you may look, or exclude to 0"
             )
         return spec
+
+    @property
+    def asks(self) -> bool:
+        """Whether a person is asked before a proposal is applied."""
+        return self.policy.partition(":")[0] == HUMAN
+
+    @property
+    def proposer(self) -> str:
+        """Name of the policy that proposes."""
+        return (self.policy.partition(":")[2] or "heuristic") if self.asks else self.policy
 
     def outer(self, config: Config, population: int) -> dict[str, tuple[float, float]]:
         """Return the outer limits of the open knobs.
@@ -138,7 +165,7 @@ def build_policy(name: str, knobs: int, spec: PilotSpec | None = None) -> Policy
     if name in ASKING and spec is not None:
         return asking(name, knobs, spec)
     if name not in POLICIES:
-        there = ", ".join([*POLICIES, *(ASKING if spec else ())])
+        there = ", ".join([*POLICIES, *((*ASKING, f"{HUMAN}:NAME") if spec else ())])
         raise ConfigError(f"pilot.policy: {name!r} is unknown; there are {there}")
     if POLICIES[name] is CMAES and knobs < 2:
         raise ConfigError(

@@ -265,7 +265,7 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         writer=writer,
         engine=LocalEngine(setup.task, setup.data.train_rows, writer.memory, done=watch.trained),
         planner=setup.planning(setup, writer.history, nbytes(down) + nbytes(up)),
-        state=writer.load() or setup.algorithm.init(setup.params),
+        state=begun(setup.algorithm, writer) or setup.algorithm.init(setup.params),
         rounds=setup.config.rounds,
         judge=judge(setup, writer),
         watch=watch,
@@ -282,6 +282,14 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         watch.phase("evaluating the base model")
         append_new(session, assess(setup, None, writer.memory, None))
     return session
+
+
+def begun(algorithm: Algorithm, writer: RunWriter) -> Tree | None:
+    """Load the state to go on from; what the algorithm of a fork alone has begins afresh."""
+    state, history = writer.load(), writer.history
+    if state is None or history.fork is None or history.fork.round != history.last_round:
+        return state
+    return {group: state.get(group, x) for group, x in algorithm.init(state["params"]).items()}
 
 
 def judge(setup: Setup, writer: RunWriter) -> Judge:

@@ -219,6 +219,13 @@ def replayable(run: Run, round: int, rounds: int) -> Config:
             f"{run.path} has {last + 1} rounds: from round {round + 1} on at most"
             f" {last + 1 - round} can be played again, not {rounds}"
         )
+    if (fork := run.history.fork) and round <= fork.round:
+        raise ConfigError(
+            f"{run.path} is a fork, round {round + 1} is its parent's: ask of {fork.parent}, or of"
+            f" a round from {fork.round + 2} on"
+        )
+    if gone := [n + 1 for n in range(round, round + rounds) if n in run.history.rollbacks]:
+        raise ConfigError(f"{run.path}: round {gone[0]} diverged and was undone; choose another")
     if not run.history.rounds[round].clients:
         raise ConfigError(
             f"{run.path}: nobody reported in round {round + 1}, so nothing depends on anybody"

@@ -4,6 +4,7 @@ Knows a planner, an engine and a writer.  Does not know what is trained on what,
 judged: fine-tuning (experiment.py) and pre-training (pretraining/pretrain.py) say that.
 """
 
+import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,9 +15,9 @@ from typing import Any, Literal
 
 import torch
 
-from federation.algorithms.algorithm import Algorithm, run_round
+from federation.algorithms.algorithm import Algorithm, advance
 from federation.cohort.planner import Planner
-from federation.errors import ConfigError, FedpilotError, StoppedError
+from federation.errors import ConfigError, FedpilotError, QuorumError, StoppedError
 from federation.plan import Reports, RoundPlan
 from federation.runs.interrupts import uninterrupted
 from federation.runs.records import (
@@ -32,6 +33,7 @@ from federation.steering import Steering
 from federation.training.base import Base
 from federation.training.engine import LocalEngine
 from federation.tree import Tree, nbytes
+from federation.undoing import undo
 
 LIBRARIES = ("torch", "transformers", "numpy", "tokenizers")  # whose versions decide the bits
 
@@ -156,7 +158,7 @@ class Session:
         algorithm = self.algorithm_of(decision)
         sent, reports = algorithm.sent(self.state), None
         if plan.clients:
-            self.state, reports = run_round(algorithm, self.engine, self.state, plan)
+            reports = self.train(algorithm, plan)
             missing |= reports.rejected
         updates = reports.as_tree() if reports else None
         saved = self.writer.checkpoint(round, self.state, updates)
@@ -177,6 +179,30 @@ class Session:
         self.append(record)
         self.planner.learn(record, decision)
 
+    def train(self, algorithm: Algorithm, plan: RoundPlan) -> Reports:
+        """Let clients train and the server step; go back if the planner says that it diverged.
+
+        Raises:
+            QuorumError: if the server can make no state of the reports, and nothing is undone.
+        """
+        before, failure = self.state, None
+        algorithm.check(plan.work)
+        reports = self.engine.train(algorithm.sent(before), plan)
+        try:
+            self.state = advance(algorithm, before, reports, plan)
+        except QuorumError as error:
+            if not (reports.rejected or len(reports.clients) >= algorithm.quorum):
+                raise  # too few were there: nothing diverged
+            failure = error
+        loss = mean_loss(reports, plan)
+        back = self.planner.rollback(plan.round, loss, str(failure or ""))
+        if back is not None:
+            self.state = undo(self.writer, algorithm, plan, before, back)
+            self.append(back)
+        elif failure is not None:
+            raise failure
+        return reports
+
     def decide(self, round: int) -> DecisionRecord:
         """Ask a person where one is to be asked, and write down what is decided.
 
@@ -196,6 +222,18 @@ class Session:
         """Say how the run ended, and to whom still commands it that it did."""
         self.append(EndRecord(status=status, reason=reason))
         self.steering.follow(ending="it has ended")
+
+
+def mean_loss(reports: Reports, plan: RoundPlan) -> float:
+    """Return the mean training loss of those that reported; 0 if none of them made a step.
+
+    NaN if nobody reported.
+    """
+    if not reports.clients:
+        return math.nan
+    steps = plan.only(reports.clients).steps_C
+    losses = [loss for loss, n in zip(reports.loss_C.tolist(), steps, strict=True) if n]
+    return math.fsum(losses) / len(losses) if losses else 0.0
 
 
 def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:

@@ -192,6 +192,17 @@ def _replay(parser: ArgumentParser) -> None:
     )
 
 
+def _fork(parser: ArgumentParser) -> None:
+    a_run(parser)
+    help = "round after which it goes its own way, from 1; its checkpoint must be kept"
+    parser.add_argument("--round", metavar="R", type=int, required=True, help=help)
+    help = "new run directory"
+    parser.add_argument("--out", metavar="DIR2", type=Path, required=True, help=help)
+    help = "rounds that are to follow (default: as many as were planned)"
+    parser.add_argument("--rounds", metavar="N", type=int, help=help)
+    settings(parser)
+
+
 def _study(parser: ArgumentParser) -> None:
     help = "TOML file of a study, or the folder of one to go on with"
     parser.add_argument("study", metavar="CONFIG", type=Path, help=help)
@@ -282,6 +293,7 @@ COMMANDS = (
     Command("whatif", "say what a round would have come to if something were otherwise", _whatif),
     Command("chat", "talk about a run, and propose what to do next", _chat),
     Command("replay", "repeat a finished run from its journal, to the same bits", _replay),
+    Command("fork", "run on from a round of a run, with something otherwise", _fork, go_on=RESUME),
     Command(
         "study",
         "compare ways to train by an experiment that keeps its error rate",

@@ -17,7 +17,13 @@ from federation.config import Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.runs.inbox import Answer
-from federation.runs.records import AskedRecord, DecisionRecord, Record, RoundRecord
+from federation.runs.records import (
+    AskedRecord,
+    DecisionRecord,
+    Record,
+    RollbackRecord,
+    RoundRecord,
+)
 from federation.specs import LocalWork
 
 
@@ -57,6 +63,16 @@ class Planner(Protocol):
 
     def too_long(self, rounds: int) -> str:
         """Say why a run cannot get so many rounds in all; nothing if it can."""
+        ...
+
+    def rollback(self, round: int, loss: float, failure: str) -> RollbackRecord | None:
+        """Say whether a round that was trained is to be undone, and to which one.
+
+        Args:
+            round: the round.
+            loss: mean training loss of its clients.
+            failure: why the server could make no state of it; empty if it could.
+        """
         ...
 
 
@@ -166,6 +182,10 @@ class RulePlanner:
         if rounds <= planned or (schedule.kind == "constant" and not schedule.warmup):
             return ""
         return f"[schedule] is laid out over {planned} rounds; use fedpilot fork"
+
+    def rollback(self, round: int, loss: float, failure: str) -> RollbackRecord | None:
+        """Undo nothing."""
+        return None
 
     def learn(self, record: RoundRecord, decision: DecisionRecord) -> None:
         """Note who was asked, who trained and with which loss."""

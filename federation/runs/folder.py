@@ -12,7 +12,6 @@ from pydantic import JsonValue
 
 from federation.errors import ConfigError, CorruptError
 from federation.runs import storage
-from federation.runs.records import StartRecord
 
 CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
 INBOX = "inbox"
@@ -51,14 +50,18 @@ def is_run(path: Path) -> bool:
     return written and any((path / name).exists() for name in (JOURNAL, storage.LOCK))
 
 
-def check_config(path: Path, start: StartRecord | None) -> None:
+def check_config(path: Path, sha256: str | None) -> None:
     """Check that a run's configuration is the one it began with.
+
+    Args:
+        path: the run directory.
+        sha256: its hash, as the journal has it; None if the run did not begin.
 
     Raises:
         CorruptError: if it was changed since.
     """
     file = path / CONFIG
-    if start and start.config_sha256 != storage.sha256_file(file):
+    if sha256 and sha256 != storage.sha256_file(file):
         raise CorruptError(f"{file} was changed since the run began; restore it from a copy")
 
 

@@ -52,6 +52,7 @@ class History:
         extra_rounds: rounds that were asked for beyond those configured.
         paused: whether the run was told to wait, and not yet to go on.
         fork: where the run comes from, if it is a fork.
+        forgotten: round up to which what clients kept does not hold any more; -1 if none.
         ended: how the run ended, if nothing was resumed since.
     """
 
@@ -69,6 +70,7 @@ class History:
     extra_rounds: int = 0
     paused: bool = False
     fork: ForkRecord | None = None
+    forgotten: int = -1
     highest: int = -1
     ended: EndRecord | None = None
 
@@ -113,6 +115,13 @@ class History:
         return next(reversed(self.rounds), -1)
 
     @property
+    def config_sha256(self) -> str | None:
+        """Hash of the configuration by which the run goes on; None before it began."""
+        if self.fork is not None:
+            return self.fork.config_sha256
+        return self.start and self.start.config_sha256
+
+    @property
     def asking(self) -> AskedRecord | None:
         """What a person was asked before the next round, if that is not decided."""
         next_round = self.last_round + 1
@@ -153,6 +162,7 @@ class History:
         self._rewind(record.round)
         self.fork, self.extra_rounds, self.highest = record, 0, record.round
         self.commands = {}
+        self.forgotten = self.forgotten if record.memory else record.round
         self.decisions = {n: x for n, x in self.decisions.items() if n <= record.round}
         self.asked = {n: x for n, x in self.asked.items() if n <= record.round}
 

@@ -101,10 +101,10 @@ class Answer(BaseModel):
     by: By
     asked: str = Field(min_length=1, max_length=80, description="id of the question")
     answer: Literal["approve", "edit", "reject"] = Field(
-        description="approve: as proposed; edit: with these values; reject: everything stays"
+        description="approve: as proposed; edit: but for these values; reject: everything stays"
     )
     values: dict[str, float] = Field(
-        default={}, max_length=64, description="edit: knob -> value; others stay as they are"
+        default={}, max_length=64, description="edit: knob -> value; others are as proposed"
     )
 
 

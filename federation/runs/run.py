@@ -109,7 +109,7 @@ class Run:
         path = Path(path)
         config = read_config(path)
         run = cls(path, config, (), History(), Cursor()).refresh()
-        check_config(path, run.history.start)
+        check_config(path, run.history.config_sha256)
         return run
 
     @classmethod
@@ -335,5 +335,6 @@ def _damage(path: Path, sha256: str | None) -> str | None:
 
 def memory_after(path: Path, history: History, last: int) -> DiskMemory:
     """Rebuild what clients kept after round ``last``; -1 means before round 0."""
-    rounds = ((n, record.kept) for n, record in history.rounds.items() if n <= last)
+    kept = {n: record.kept if n > history.forgotten else {} for n, record in history.rounds.items()}
+    rounds = ((n, kept) for n, kept in kept.items() if n <= last)
     return DiskMemory.restored(path / CLIENTS, rounds)

@@ -266,16 +266,18 @@ class RunWriter:
         # The updates of a round are applied to the state before it.
         most = max(RETAINED, self.keep_updates + 1)
         retained = {record.round for record in self.history.newest_checkpoints(most)}
+        # A fork is repeated from where it began.
+        first = self.history.fork.round if self.history.fork else -1
         if retained:
-            self.memory.forget(min(retained))
+            self.memory.forget(min(retained), spared=first)
             there = checkpoints_in(self.path / STATE)
-            storage.remove(there[n] for n in there.keys() - retained - self.pinned)
+            storage.remove(there[n] for n in there.keys() - retained - self.pinned - {first})
         oldest = self.history.last_round - self.keep_updates
         storage.remove(x for n, x in updates_in(self.path / STATE).items() if n <= oldest)
 
     def _check(self) -> None:
         """Refuse a directory whose parts are not of one run."""
-        check_config(self.path, self.history.start)
+        check_config(self.path, self.history.config_sha256)
         check_end(self.path, self.history.highest, checkpoints_in(self.path / STATE))
 
     def _resume(self) -> None:

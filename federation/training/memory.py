@@ -94,6 +94,21 @@ class Version(NamedTuple):
     sha256: str
 
 
+class Superseded(NamedTuple):
+    """A version that no longer counts: the round that replaced it, the one that wrote it, its file.
+
+    An older checkpoint may still need it.
+    """
+
+    by: int
+    since: int
+    path: Path
+
+    def held_after(self, round: int) -> bool:
+        """Tell whether it counted after a round."""
+        return self.since <= round < self.by
+
+
 class DiskMemory:
     """Memory in files, one per client and version, that changes only when a round commits.
 
@@ -117,7 +132,7 @@ class DiskMemory:
         self.round = 0
         self.written: dict[str, str] = {}
         self._committed: dict[str, Version] = {}
-        self._superseded: list[tuple[int, Path]] = []
+        self._superseded: list[Superseded] = []
 
     @classmethod
     def restored(
@@ -134,7 +149,7 @@ class DiskMemory:
             memory.round, memory.written = number, dict(kept)
             memory.commit()
         there = memory._listing()
-        memory._superseded = [old for old in memory._superseded if old[1] in there]
+        memory._superseded = [old for old in memory._superseded if old.path in there]
         return memory
 
     def gather(self, clients: Sequence[str], fresh: "Tree") -> "Tree":
@@ -163,22 +178,34 @@ class DiskMemory:
         """Make this round's versions the ones that count, and begin the next round."""
         for client, sha256 in self.written.items():
             if old := self._committed.get(client):
-                self._superseded.append((self.round, self._path(client, old.round)))
+                path = self._path(client, old.round)
+                self._superseded.append(Superseded(self.round, old.round, path))
             self._committed[client] = Version(self.round, sha256)
         self.written = {}
         self.round += 1
 
-    def forget(self, oldest: int) -> None:
-        """Delete versions that only rounds before ``oldest`` needed.
-
-        Args:
-            oldest: round of the oldest checkpoint to which the run may be rewound.
+    def discard(self) -> None:
+        """Delete this round's versions: clients keep what they kept before it.
 
         Raises:
             StorageError: if a file cannot be deleted.
         """
-        storage.remove(path for by, path in self._superseded if by <= oldest)
-        self._superseded = [old for old in self._superseded if old[0] > oldest]
+        storage.remove(self._path(client, self.round) for client in self.written)
+        self.written = {}
+
+    def forget(self, oldest: int, spared: int = -1) -> None:
+        """Delete versions that only rounds before ``oldest`` needed.
+
+        Args:
+            oldest: round of the oldest checkpoint to which the run may be rewound.
+            spared: a round after which everything is to stay as well; -1: none.
+
+        Raises:
+            StorageError: if a file cannot be deleted.
+        """
+        unneeded = [x for x in self._superseded if x.by <= oldest and not x.held_after(spared)]
+        storage.remove(x.path for x in unneeded)
+        self._superseded = [x for x in self._superseded if x not in unneeded]
 
     def files(self) -> dict[Path, str]:
         """Map the files that count to their recorded sha256."""
@@ -191,7 +218,7 @@ class DiskMemory:
 
     def sweep(self) -> None:
         """Delete what rounds left that never committed or were rewound; not what was set aside."""
-        needed = {*self.files(), *(path for _, path in self._superseded)}
+        needed = {*self.files(), *(old.path for old in self._superseded)}
         storage.remove(path for path in self._listing() - needed if path.suffix == SUFFIX)
 
     def _load(self, client: str, fresh: "Tree") -> "Tree":

@@ -6,7 +6,7 @@ import pytest
 
 from agents.experiment import replay, run_experiment
 from agents.knobs import configured
-from agents.pilot import applied
+from agents.seen import applied
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.runs.records import DecisionRecord
