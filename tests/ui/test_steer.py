@@ -117,3 +117,37 @@ def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tm
 )
 def test_what_is_no_command_is_refused(argv, words, call: Call, finished: Path):
     call("steer", finished, *argv).refused(2, words)
+
+
+def test_a_question_is_answered_from_the_command_line(call: Call, world: World, tmp_path: Path):
+    with paused(tmp_path / "run", world, policy="human", bounds={"lr": [1e-3, 0.1]}) as run:
+        call("steer", run, "approve", "round-1").refused(2, "does not ask round-1", "asks nothing")
+        call("steer", run, "resume")
+        until(lambda: Run.open(run).asking is not None)
+        assert f"fedpilot steer {run} approve round-1" in call("show", run).out
+        shown = call("show", run, "--json").json["asking"]
+        assert (shown["id"], shown["policy"]) == ("round-1", "plateau@1")
+        call("steer", run, "approve", "round-2").refused(2, "does not ask round-2: it asks round-1")
+        call("steer", run, "edit", "round-1", "lr=5").refused(2, "lr 5 is outside 0.005 to 0.02")
+        assert call("steer", run, "edit", "round-1", "lr=0.02").out == "edit: done\n"
+        until(lambda: (x := Run.open(run).asking) is not None and x.id == "round-2")
+        assert call("steer", run, "reject", "round-2", "--by", "eve").out == "reject: done\n"
+        until(lambda: Run.open(run).status == "finished")
+    decided = Run.open(run).history.decisions
+    assert [x.work["lr"] for x in decided.values()] == [0.02, 0.02]
+    assert [x.source for x in decided.values()] == ["human", "human"]
+
+
+def test_a_run_is_forked(call: Call, world: World, finished: Path, tmp_path: Path):
+    out = tmp_path / "fork"
+    said = call(
+        "fork", finished, "--round", 2, "--out", out, "--set", "work.lr=0.02", "--rounds", 1
+    )
+    assert said.code == 0 and f"fedpilot show {out}" in said.out
+    shown = call("show", out, "--json").json
+    assert (shown["rounds"], shown["rounds_planned"], shown["status"]) == (3, 3, "finished")
+    assert call("verify", out).code == 0
+    call("fork", finished, "--round", 9, "--out", tmp_path / "x").refused(2, "no checkpoint of")
+    call("fork", finished, "--round", 3, "--out", tmp_path / "x").refused(2, "none is left")
+    call("fork", finished, "--round", 2, "--out", finished).refused(2, "holds a run")
+    assert not (tmp_path / "x").exists()
