@@ -143,9 +143,9 @@ class Session:
 
     def algorithm_of(self, decision: DecisionRecord) -> Algorithm:
         """Give the engine and return the algorithm with the settings that were decided."""
-        algorithm = self.algorithm
-        if decision.settings and self.rebuilt is not None:
-            algorithm = self.rebuilt(decision.settings)
+        if not decision.settings or self.rebuilt is None:
+            return self.algorithm
+        algorithm = self.rebuilt(decision.settings)
         self.engine.task = replace(self.engine.task, algorithm=algorithm)
         return algorithm
 
