@@ -9,21 +9,25 @@ Shape suffixes: B prompts, T tokens, V vocabulary, P flat parameters.
 """
 
 import json
+import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from federation.config import Config
 from federation.errors import ConfigError, CorruptError
+from federation.evaluation.generation import generate
 from federation.evaluation.stacks import forward_attention
 from federation.pretraining.recipe import recipe_of
+from federation.runs import storage
 from federation.runs.peft_files import load_adapter, peft_config, save_adapter
 from federation.runs.run import Run
-from federation.training.base import Base, Dtype, load_base, model_source
+from federation.training.base import Base, Dtype, load_base, load_tokenizer, loading, model_source
 from federation.training.build import build_algorithm, build_trainable
 from federation.training.lora import LoRA
 
@@ -154,6 +158,32 @@ def release(source: Source, round: int, folder: Path) -> Release:
     return Release(round, path, digest, params)
 
 
+def whole_model(source: Source, given: Release | None, template: str, folder: Path) -> None:
+    """Write the base model, or what it becomes with a release, as a folder that needs no PEFT.
+
+    Weights are those of the base in float32, with the adapter added to them.
+
+    Args:
+        source: the run.
+        given: the release; None for the base model as it is.
+        template: of chats, if the tokenizer has none.
+        folder: that is made; one that is there is replaced.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    with loading(source.config.model.base):
+        model = AutoModelForCausalLM.from_pretrained(base_path(source), dtype=torch.float32)
+        tokenizer = load_tokenizer(source.config.model.base)
+    if given is not None:
+        model = PeftModel.from_pretrained(model, str(given.folder)).merge_and_unload()
+    tokenizer.chat_template = tokenizer.chat_template or template
+    with storage.explained(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
 def checked(source: Source, round: int, path: Path) -> Release:
     """Read a release and check that it is what its name says.
 
@@ -189,6 +219,28 @@ def probes(source: Source) -> list[list[int]]:
     length = min(PROBE_TOKENS, (context or PROBE_TOKENS + ROOM) - ROOM)
     texts = [source.base.tokenizer(text)["input_ids"] for text in TEXTS]
     return [[int(token) for token in islice(cycle(ids), length)] for ids in texts]
+
+
+def continuations(source: Source, params: Tensor | None, max_new_tokens: int) -> list[str]:
+    """Continue :data:`TEXTS` greedily.
+
+    Args:
+        source: the run.
+        params: ``(P,)``, or None for the base model.
+        max_new_tokens: longest continuation.
+    """
+    base, lora = source.base, source.lora
+    prompts = [np.array(base.tokenizer(text)["input_ids"]) for text in TEXTS]
+    try:
+        if params is not None:
+            lora.bind(lora.layout.views(params[None].to(base.dtype)))
+        # One at a time: padding would change the last digits.
+        return [
+            generate(base, [prompt], max_new_tokens, [base.tokenizer.eos_token_id])[0]
+            for prompt in prompts
+        ]
+    finally:
+        lora.bind(None)
 
 
 @torch.no_grad()

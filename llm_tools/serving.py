@@ -51,6 +51,10 @@ class ServerSpec(Spec):
     )
     start_s: float = Field(default=180.0, gt=0, le=7200, description="seconds until it answers")
     stop_s: float = Field(default=10.0, gt=0, le=600, description="seconds to end by itself")
+    by_name: bool = Field(
+        default=False,
+        description="transformers: model is a folder of models, each served under its own name",
+    )
     port: int = Field(default=0, ge=0, le=65535, description="where it listens (0: any free one)")
     max_loras: int = Field(
         default=0, ge=0, le=64, description="vllm: adapters that share a batch (0: none)"
@@ -65,7 +69,8 @@ class ServerSpec(Spec):
         """Return the command line that listens on ``port``."""
         where = ["--host", HOST, "--port", str(port)]
         if self.kind == "transformers":
-            serve = ["-m", "transformers.cli.transformers", "serve", self.model]
+            model = [] if self.by_name else [self.model]
+            serve = ["-m", "transformers.cli.transformers", "serve", *model]
             return [self.python, *serve, *where, *self.options]
         serve = ["-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
         name = ["--served-model-name", "base"]
@@ -169,6 +174,8 @@ def _start(spec: ServerSpec, port: int, key: str, log: IO[bytes]) -> subprocess.
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    if spec.by_name:  # a name that is not in the folder is nobody's, not a hub's
+        ours["HF_HUB_OFFLINE"] = "1"
     return subprocess.Popen(
         [sys.executable, str(KEEPER), str(spec.stop_s), *spec.command(port)],
         stdin=subprocess.PIPE,
@@ -176,6 +183,7 @@ def _start(spec: ServerSpec, port: int, key: str, log: IO[bytes]) -> subprocess.
         stderr=subprocess.STDOUT,
         env=os.environ | ours,
         start_new_session=True,
+        cwd=spec.model if spec.by_name else None,
     )
 
 

@@ -100,6 +100,12 @@ class Bridge:
         self._tried = tried
         return self.publish(round)
 
+    @property
+    def names(self) -> list[str]:
+        """What the server can be asked for: the base model, ``fed`` and rounds."""
+        fed = [ALIAS] if self.current else []
+        return [BASE, *fed, *(release.name for release in self.loaded.values())]
+
     def alive(self) -> None:
         """Make sure that the server runs.
 
@@ -108,20 +114,6 @@ class Bridge:
         """
         try:
             self.server.check()
-        except LLMError as error:
-            raise ModelFailed(str(error)) from None
-
-    def side_by_side(self, prompt: str, max_tokens: int = 64) -> dict[str, str]:
-        """Let the base model and ``fed`` continue a text greedily.
-
-        Raises:
-            ModelFailed: the server did not answer.
-        """
-        names = [BASE, ALIAS] if self.current else [BASE]
-        try:
-            return {
-                name: adapters.continuation(self.server, name, prompt, max_tokens) for name in names
-            }
         except LLMError as error:
             raise ModelFailed(str(error)) from None
 

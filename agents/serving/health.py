@@ -8,13 +8,16 @@ Shape suffixes: B prompts, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from llm_tools import ServerError
-from llm_tools.adapters import next_log_probs
+from agents.serving.records import ALIAS, BASE
+from agents.synthesis.make import ModelFailed
+from llm_tools import LLMError, ServerError
+from llm_tools.adapters import continuation, next_log_probs
+from llm_tools.errors import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 TIMES = 2
 LEAST, MOST = 0.01, 0.2
 NOISE = 3.0
+CONTINUED = 12  # tokens, where texts are compared
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,38 @@ def distance(top: Mapping[int, float], known: Known, b: int) -> float:
     """
     own = known.of(b, top)
     return fmean(abs(top[token] - own[token]) for token in top) if top else math.inf
+
+
+def check_texts(server: "Server", name: str, texts: Sequence[str], wanted: Sequence[str]) -> None:
+    """Compare greedy continuations, for servers that give no log-probabilities.
+
+    Args:
+        server: any server of the OpenAI protocol.
+        name: of the model that is asked.
+        texts: that it continues.
+        wanted: what by, but for white space.
+
+    Raises:
+        ServerError: one is another; or there is none.
+    """
+    for text, own in zip(texts, wanted, strict=True):
+        said = continuation(server, name, text, CONTINUED)
+        if said.split() != own.split():
+            words = f"{one_line(said, 80)!r}, not {one_line(own, 80)!r}"
+            raise ServerError(
+                f"{name} does not answer as the run's own model does: it says {words}"
+            )
+
+
+def side_by_side(
+    server: "Server", prompt: str, names: Sequence[str] = (BASE, ALIAS), max_tokens: int = 64
+) -> dict[str, str]:
+    """Let the base model and ``fed`` continue a text greedily.
+
+    Raises:
+        ModelFailed: the server did not answer.
+    """
+    try:
+        return {name: continuation(server, name, prompt, max_tokens) for name in names}
+    except LLMError as error:
+        raise ModelFailed(str(error)) from None

@@ -28,7 +28,9 @@ class Started(ServingRecord):
     base: str = Field(description="the base model, as the run's configuration says it")
     dtype: str = Field(description="that the server computes in")
     url: str
-    tolerance: float = Field(gt=0, description="nats that an answer may be off, on average")
+    tolerance: float | None = Field(
+        gt=0, description="nats that an answer may be off, on average; none: texts are compared"
+    )
 
 
 class Served(ServingRecord):
@@ -37,7 +39,9 @@ class Served(ServingRecord):
     round: int = Field(ge=0, description="from 0")
     folder: str = Field(description="name of the folder that was loaded")
     sha256: str = Field(description="of the adapter's parameters and configuration")
-    distance: float = Field(ge=0, description="of its answers from the run's own, nats")
+    distance: float | None = Field(
+        ge=0, description="of its answers from the run's own, nats; none: texts are the same"
+    )
     seconds: float = Field(ge=0)
 
 

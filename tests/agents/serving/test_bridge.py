@@ -5,7 +5,7 @@ from time import monotonic
 import pytest
 import torch
 
-from agents.serving.health import Known, check, tolerance
+from agents.serving.health import Known, check, side_by_side, tolerance
 from agents.serving.records import Kept, Served
 from agents.synthesis.make import ModelFailed
 from federation import releases
@@ -216,9 +216,10 @@ def test_it_catches_up_once_and_tries_a_failed_round_no_more(scene):
 
 
 def test_answers_side_by_side(scene):
-    assert list(scene.bridge.side_by_side("2 and 2")) == ["base"]
+    assert scene.bridge.names == ["base"]
     scene.bridge.publish(0)
-    said = scene.bridge.side_by_side("2 and 2")
+    assert scene.bridge.names == ["base", "fed", "fed@r1"]
+    said = side_by_side(scene.bridge.server, "2 and 2")
     assert list(said) == ["base", "fed"]
     assert said["base"] != said["fed"]
 

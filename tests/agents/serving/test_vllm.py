@@ -17,7 +17,7 @@ from agents.experiment import run_experiment
 from agents.guard import rule_on
 from agents.policies.model import Adviser
 from agents.serving import opening, records
-from agents.serving.health import Known, check
+from agents.serving.health import Known, check, side_by_side
 from agents.serving.opening import ServeSpec, Serving, serving
 from agents.serving.records import Kept, Served
 from federation import releases
@@ -92,7 +92,7 @@ def test_every_round_is_served_and_repeated_prompts_are_answered_by_it(served: S
                 assert len(top) == adapters.SHOWN
                 assert all(math.isclose(local[b][t], p, abs_tol=0.01) for t, p in top.items())
     assert adapters.names(bridge.server) == ["base", "fed@r1", "fed", "fed@r2", "fed@r3"]
-    said = bridge.side_by_side("How do I reset my password?\n", 24)
+    said = side_by_side(bridge.server, "How do I reset my password?\n", max_tokens=24)
     assert said["base"] != said["fed"]
 
 
