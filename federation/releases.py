@@ -10,6 +10,7 @@ Shape suffixes: B prompts, T tokens, V vocabulary, P flat parameters.
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import cycle, islice
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from federation.config import Config
 from federation.errors import ConfigError, CorruptError
@@ -29,7 +30,7 @@ from federation.runs.peft_files import load_adapter, peft_config, save_adapter
 from federation.runs.run import Run
 from federation.training.base import Base, Dtype, load_base, load_tokenizer, loading, model_source
 from federation.training.build import build_algorithm, build_trainable
-from federation.training.lora import LoRA
+from federation.training.lora import LoRA, peft_name
 
 TEXTS = (
     "The two sisters opened the old shop every morning at seven. One of them swept the floor while"
@@ -169,19 +170,31 @@ def whole_model(source: Source, given: Release | None, template: str, folder: Pa
         template: of chats, if the tokenizer has none.
         folder: that is made; one that is there is replaced.
     """
-    from peft import PeftModel
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
     with loading(source.config.model.base):
         model = AutoModelForCausalLM.from_pretrained(base_path(source), dtype=torch.float32)
         tokenizer = load_tokenizer(source.config.model.base)
     if given is not None:
-        model = PeftModel.from_pretrained(model, str(given.folder)).merge_and_unload()
+        add_adapter(model, source.lora, given.params)
     tokenizer.chat_template = tokenizer.chat_template or template
+    logging.disable_progress_bar()
     with storage.explained(folder):
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+
+
+@torch.no_grad()
+def add_adapter(model: nn.Module, lora: LoRA, params: Tensor) -> None:
+    """Add an adapter ``(P,)`` to the weights it belongs to: ``W + s B A``."""
+    views = lora.layout.views(params)
+    for name, inner in lora.inner.items():
+        A, B = (views[f"{peft_name(name)}.lora_{x}.weight"] for x in "AB")
+        change = lora.spec.scale * B @ A
+        weight = model.get_submodule(name).get_parameter("weight")
+        weight += change if isinstance(inner, nn.Linear) else change.T  # Conv1D has (in, out)
 
 
 def checked(source: Source, round: int, path: Path) -> Release:
@@ -221,24 +234,39 @@ def probes(source: Source) -> list[list[int]]:
     return [[int(token) for token in islice(cycle(ids), length)] for ids in texts]
 
 
-def continuations(source: Source, params: Tensor | None, max_new_tokens: int) -> list[str]:
-    """Continue :data:`TEXTS` greedily.
+def texts(source: Source, max_new_tokens: int) -> list[str]:
+    """Return :data:`TEXTS`, or as many words of each as leave room for new tokens."""
+    context = getattr(source.base.model.config, "max_position_embeddings", PROBE_TOKENS)
+    return [beginning(source, text.split(" "), context - max_new_tokens) for text in TEXTS]
+
+
+def beginning(source: Source, words: list[str], room: int) -> str:
+    """Return as many words as fit into so many tokens, one at least."""
+    counts = range(len(words), 0, -1)
+    some = (" ".join(words[:count]) for count in counts)
+    fits = (text for text in some if len(source.base.tokenizer(text)["input_ids"]) <= room)
+    return next(fits, words[0])
+
+
+def continuations(
+    source: Source, params: Tensor | None, prompts: Sequence[str], max_new_tokens: int
+) -> list[str]:
+    """Continue texts greedily.
 
     Args:
         source: the run.
         params: ``(P,)``, or None for the base model.
+        prompts: the texts.
         max_new_tokens: longest continuation.
     """
     base, lora = source.base, source.lora
-    prompts = [np.array(base.tokenizer(text)["input_ids"]) for text in TEXTS]
     try:
         if params is not None:
             lora.bind(lora.layout.views(params[None].to(base.dtype)))
         # One at a time: padding would change the last digits.
-        return [
-            generate(base, [prompt], max_new_tokens, [base.tokenizer.eos_token_id])[0]
-            for prompt in prompts
-        ]
+        ids = (np.array(base.tokenizer(text)["input_ids"]) for text in prompts)
+        end = [base.tokenizer.eos_token_id]
+        return [generate(base, [prompt], max_new_tokens, end)[0] for prompt in ids]
     finally:
         lora.bind(None)
 

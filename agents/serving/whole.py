@@ -76,9 +76,10 @@ def serving_whole(run: Run, spec: ServeSpec, round: int | None = None) -> Iterat
         )
         try:
             server = stack.enter_context(serve(server_spec, there.path / LOG))
+            texts = releases.texts(source, health.CONTINUED)
             for name, params in ((BASE, None), (ALIAS, given.params)):
-                own = releases.continuations(source, params, health.CONTINUED)
-                health.check_texts(server, name, releases.TEXTS, own)
+                own = releases.continuations(source, params, texts, health.CONTINUED)
+                health.check_texts(server, name, texts, own)
         except LLMError as error:
             raise ModelFailed(str(error)) from None
         stack.enter_context(until_ended(there))

@@ -70,7 +70,7 @@ def served(run: Run):
     """One server for all tests of this file; its key is the environment's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDPILOT_API_KEY", KEY)
-        spec = ServeSpec.of(options=(LONGER, f"max-num-seqs={TOGETHER}"))
+        spec = ServeSpec.of(start=1500.0, options=(LONGER, f"max-num-seqs={TOGETHER}"))
         began = time.monotonic()
         with serving(run, spec) as found:
             print(f"vLLM answers after {time.monotonic() - began:.0f} s")
