@@ -1,9 +1,9 @@
 """What a run has learnt by a round, given out: PEFT folders that never change, and what to expect.
 
-A release is named by its round and by its content, ``r0012-3f9a1c07``: servers keep what they have
+A release is named by its round and by its content, ``r0012-3f9a1c07``.  Servers keep what they have
 computed under the name of a folder, and map its files: another adapter needs another folder, and
-files that were given out are never written again.  What a server that has loaded one should answer is computed here, by the model that trained it.  Rounds count from 0
-in code and from 1 in names.
+files that were given out are never written again.  What a server that has loaded one should answer
+is computed here, by the model that trained it.  Rounds count from 0 in code and from 1 in names.
 
 Shape suffixes: B prompts, T tokens, V vocabulary, P flat parameters.
 """
