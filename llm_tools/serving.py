@@ -81,7 +81,7 @@ class ServerSpec(Spec):
             return []
         loras, rank = str(self.max_loras), str(self.max_lora_rank)
         kept = str(max(self.max_cpu_loras, self.max_loras))
-        most = ["--max-loras", loras, "--max-cpu-loras", kept, "--max-lora-rank", rank]
+        most = ["--max-loras", loras, "--max-lora-rank", rank, "--max-cpu-loras", kept]
         return ["--enable-lora", *most]
 
     @property

@@ -77,7 +77,7 @@ def test_it_is_started_written_down_and_ended(run, like_vllm):
     assert kinds(run) == ["started", "served", "ended"]
     assert all(path.read_bytes() == data for path, data in before.items())
     command = " ".join(told)
-    assert "--enable-lora --max-loras 2 --max-cpu-loras 5 --max-lora-rank 8" in command
+    assert "--enable-lora --max-loras 2 --max-lora-rank 8 --max-cpu-loras 5" in command
     assert "--dtype float32 --enforce-eager --chat-template" in command
     assert served.bridge.server.key not in command
 
