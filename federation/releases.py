@@ -240,7 +240,7 @@ def texts(source: Source, max_new_tokens: int) -> list[str]:
     return [beginning(source, text.split(" "), context - max_new_tokens) for text in TEXTS]
 
 
-def beginning(source: Source, words: list[str], room: int) -> str:
+def beginning(source: Source, words: Sequence[str], room: int) -> str:
     """Return as many words as fit into so many tokens, one at least."""
     counts = range(len(words), 0, -1)
     some = (" ".join(words[:count]) for count in counts)
@@ -265,7 +265,7 @@ def continuations(
             lora.bind(lora.layout.views(params[None].to(base.dtype)))
         # One at a time: padding would change the last digits.
         ids = (np.array(base.tokenizer(text)["input_ids"]) for text in prompts)
-        end = [base.tokenizer.eos_token_id]
+        end = [int(str(base.tokenizer.eos_token_id))]
         return [generate(base, [prompt], max_new_tokens, end)[0] for prompt in ids]
     finally:
         lora.bind(None)
