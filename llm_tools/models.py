@@ -36,15 +36,12 @@ def chat_model(
 
 
 def _key(spec: OpenAISpec) -> str:
+    name = spec.key_env or KEY_ENV
+    if key := os.environ.get(name, "").strip():
+        return key
     if spec.key_env is None and spec.loopback:
         return NO_KEY
-    name = spec.key_env or KEY_ENV
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise SpecError(
-            f"the key for {spec.url} is missing: put it in the environment variable {name}"
-        )
-    return key
+    raise SpecError(f"the key for {spec.url} is missing: put it in the environment variable {name}")
 
 
 def _openai(spec: OpenAISpec, key: str) -> "ChatModel":

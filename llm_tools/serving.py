@@ -51,8 +51,16 @@ class ServerSpec(Spec):
     )
     start_s: float = Field(default=180.0, gt=0, le=7200, description="seconds until it answers")
     stop_s: float = Field(default=10.0, gt=0, le=600, description="seconds to end by itself")
+    by_name: bool = Field(
+        default=False,
+        description="transformers: model is a folder of models, each served under its own name",
+    )
+    port: int = Field(default=0, ge=0, le=65535, description="where it listens (0: any free one)")
     max_loras: int = Field(
-        default=0, ge=0, le=64, description="vllm: adapters served side by side (0: none)"
+        default=0, ge=0, le=64, description="vllm: adapters that share a batch (0: none)"
+    )
+    max_cpu_loras: int = Field(
+        default=8, ge=1, le=1024, description="vllm: adapters kept in memory, those of a batch too"
     )
     max_lora_rank: LoRARank = Field(default=16, description="vllm: largest rank of an adapter")
     options: tuple[str, ...] = Field(default=(), description="further arguments of the server")
@@ -61,7 +69,8 @@ class ServerSpec(Spec):
         """Return the command line that listens on ``port``."""
         where = ["--host", HOST, "--port", str(port)]
         if self.kind == "transformers":
-            serve = ["-m", "transformers.cli.transformers", "serve", self.model]
+            model = [] if self.by_name else [self.model]
+            serve = ["-m", "transformers.cli.transformers", "serve", *model]
             return [self.python, *serve, *where, *self.options]
         serve = ["-m", "vllm.entrypoints.openai.api_server", "--model", self.model]
         name = ["--served-model-name", "base"]
@@ -71,7 +80,9 @@ class ServerSpec(Spec):
         if not self.max_loras:
             return []
         loras, rank = str(self.max_loras), str(self.max_lora_rank)
-        return ["--enable-lora", "--max-loras", loras, "--max-lora-rank", rank]
+        kept = str(max(self.max_cpu_loras, self.max_loras))
+        most = ["--max-loras", loras, "--max-lora-rank", rank, "--max-cpu-loras", kept]
+        return ["--enable-lora", *most]
 
     @property
     def served_name(self) -> str:
@@ -89,6 +100,7 @@ class Server:
         key: what it asks for; vLLM's adapters are loaded with it too.
         log: file with everything it printed.
         pid: process id, and id of the process group.
+        process: the process itself.
     """
 
     spec: ServerSpec
@@ -96,6 +108,16 @@ class Server:
     key: str = field(repr=False)
     log: Path
     pid: int
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    def check(self) -> None:
+        """Make sure that it still runs.
+
+        Raises:
+            ServerError: it ended; with the log's tail.
+        """
+        if self.process.poll() is not None:
+            raise ServerError(f"the {self.spec.kind} server ended: {_tail(self.log)}")
 
     def chat_model(self, name: str | None = None, **settings: object) -> "ChatModel":
         """Make a chat model of this server.
@@ -109,7 +131,7 @@ class Server:
 
 
 @contextmanager
-def serve(spec: ServerSpec, log: Path) -> Iterator[Server]:
+def serve(spec: ServerSpec, log: Path, key: str | None = None) -> Iterator[Server]:
     """Start a model server, wait until it is healthy, and at the end stop all its processes.
 
     It ends too when this process dies, in whatever way.
@@ -117,23 +139,30 @@ def serve(spec: ServerSpec, log: Path) -> Iterator[Server]:
     Args:
         spec: what to start.
         log: file for what the server prints; it is overwritten.
+        key: what vLLM asks for; a random one if omitted.
 
     Raises:
-        ServerError: it cannot be started, ended, or was not healthy in time; with the log's tail.
+        ServerError: its port is taken, it cannot be started, ended, or was not healthy in time;
+            with the log's tail.
     """
-    port, key = _free_port(), secrets.token_urlsafe(24)
+    port, key = _free_port(spec.port), key or secrets.token_urlsafe(24)
     with log.open("wb") as written:
         process = _start(spec, port, key, written)
     try:
         _wait(process, port, spec, log)
-        yield Server(spec, f"http://{HOST}:{port}/v1", key, log, process.pid)
+        yield Server(spec, f"http://{HOST}:{port}/v1", key, log, process.pid, process)
     finally:
         _stop(process, spec.stop_s)
 
 
-def _free_port() -> int:
+def _free_port(port: int) -> int:
+    """Return ``port`` if nobody listens there, any free one for 0."""
     with socket.socket() as probe:
-        probe.bind((HOST, 0))
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server will
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise ServerError(f"{HOST}:{port}: {error.strerror}; choose another port") from None
         return probe.getsockname()[1]
 
 
@@ -145,6 +174,8 @@ def _start(spec: ServerSpec, port: int, key: str, log: IO[bytes]) -> subprocess.
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
     }
+    if spec.by_name:  # a name that is not in the folder is nobody's, not a hub's
+        ours["HF_HUB_OFFLINE"] = "1"
     return subprocess.Popen(
         [sys.executable, str(KEEPER), str(spec.stop_s), *spec.command(port)],
         stdin=subprocess.PIPE,
@@ -152,6 +183,7 @@ def _start(spec: ServerSpec, port: int, key: str, log: IO[bytes]) -> subprocess.
         stderr=subprocess.STDOUT,
         env=os.environ | ours,
         start_new_session=True,
+        cwd=spec.model if spec.by_name else None,
     )
 
 

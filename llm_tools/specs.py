@@ -64,7 +64,7 @@ class OpenAISpec(Spec):
         default=None,
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="environment variable with the key"
-        f" (omitted: {KEY_ENV}; on this machine, no key)",
+        f" (omitted: {KEY_ENV}, which a server on this machine need not have)",
     )
     timeout_s: float = Field(
         default=60.0, gt=0, le=3600, description="seconds one network operation may wait"

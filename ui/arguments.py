@@ -219,6 +219,21 @@ def _export(parser: ArgumentParser) -> None:
     parser.add_argument("--to", dest="to", metavar="OUT", type=Path, required=True, help=help)
 
 
+def _serve(parser: ArgumentParser) -> None:
+    a_run(parser)
+    add = parser.add_argument
+    help = "serve the adapter after this round, from 1 (default: the newest)"
+    add("--round", metavar="R", type=int, help=help)
+    add("--port", metavar="P", type=int, default=0, help="of 127.0.0.1 (default: any free one)")
+    add("--follow", action="store_true", help="go on to new rounds while the run goes on")
+    help = "vllm, or transformers where there is none: one round, no key (default: vllm)"
+    add("--engine", metavar="NAME", default="vllm", help=help)
+    help = "text that the base model and each round continue, side by side; may be given again"
+    add("--ask", metavar="TEXT", action="append", default=[], help=help)
+    help = "further option of the server, as max-model-len=4096; may be given again"
+    add("--option", metavar="NAME=VALUE", action="append", default=[], help=help)
+
+
 def _data(parser: ArgumentParser) -> None:
     help = "TOML file, or run directory: the data that the run had"
     parser.add_argument("config", metavar="CONFIG", type=Path, help=help)
@@ -303,6 +318,7 @@ COMMANDS = (
     Command("verify", "check that a run or a study is as it was written", _read),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
+    Command("serve", "serve the base model and a run's adapter, and follow its rounds", _serve),
     Command("data", "report how much the clients of a configuration differ", _data),
     Command("synthesize", "make up the data of a federation, and measure it", _synthesize),
     Command("pretrain", "pre-train a small base model federatedly", _pretrain, go_on=RESUME),

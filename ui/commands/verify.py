@@ -4,6 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from agents.copilot import records
+from agents.serving import records as serving
 from agents.study import ledger
 from federation.errors import CorruptError
 from federation.runs.run import problems
@@ -31,5 +32,5 @@ def main(args: Namespace) -> int:
 
 
 def of_run(path: Path) -> list[str]:
-    """Check a run and the chats about it."""
-    return [*problems(path), *records.problems(path)]
+    """Check a run, the chats about it and what was written of serving it."""
+    return [*problems(path), *records.problems(path), *serving.problems(path)]

@@ -1,0 +1,1 @@
+"""Serving a run: a model server beside it, whose adapter follows the rounds."""
