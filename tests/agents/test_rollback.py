@@ -7,9 +7,9 @@ import pytest
 
 from agents import spec
 from agents.experiment import replay, run_experiment
-from agents.seen import applied
 from agents.proposals import Answer, Proposal
 from agents.rollback import limit, narrowed, target, undone
+from agents.seen import applied
 from federation.changes import Change
 from federation.config import Config
 from federation.errors import ConfigError, QuorumError
