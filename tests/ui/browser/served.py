@@ -96,6 +96,9 @@ class Eyes:
         """Wait until the script has run and charts are drawn; complain of exception boxes."""
         state = '[data-testid="stApp"][data-test-script-state="notRunning"]'
         self.page.wait_for_selector(state, timeout=seconds * 1000)
+        drawing = '[data-testid="stSkeleton"], [data-testid="stAppSkeleton"]'
+        still = "s => document.querySelectorAll(s).length === 0"
+        self.page.wait_for_function(still, arg=drawing, timeout=seconds * 1000)
         self.page.wait_for_timeout(700)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
 
