@@ -27,7 +27,7 @@ def test_cosines_and_lengths_are_those_of_the_updates(tmp_path: Path) -> None:
 def test_a_sketch_keeps_inner_products() -> None:
     draw = np.random.Generator(np.random.Philox(3))
     a, b = draw.standard_normal((2, 20_000))
-    x = np.stack([a, a + b, -a]) / 100
+    x = (np.stack([a, a + b, -a]) + 1.0) / 100
     found = added([x], 3).sketch_C
     exact, kept = x @ x.T, found @ found.T
     assert np.abs(kept - exact).max() < 4 * exact.max() / np.sqrt(behaviour.SKETCH)

@@ -24,12 +24,12 @@ STAGES = {
 }
 COLUMNS = {
     "arm": st.column_config.TextColumn("Arm", pinned=True),
-    "changes": st.column_config.TextColumn("What it changes", width="medium"),
+    "changes": st.column_config.TextColumn("What it changes"),
     "by": st.column_config.TextColumn("From", help="registered, found by the search, or proposed"),
     "verdict": st.column_config.TextColumn("Verdict"),
     "improvement": st.column_config.TextColumn("Improvement", help="mean and interval"),
     "pairs": st.column_config.TextColumn("Pairs", width="small"),
-    "why": st.column_config.TextColumn("Why", width="medium"),
+    "why": st.column_config.TextColumn("Why", width="large"),
 }
 
 names = shelf().studies()
