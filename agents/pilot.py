@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from agents.explain import as_text, of_record
-from agents.facts import Observation, observe
+from agents.facts import Observation
 from agents.guard import Ruling, client_steps, rule_on
-from agents.knobs import bounds_now, configured
+from agents.knobs import configured
 from agents.proposals import Answer, Policy
+from agents.seen import budget_before, seen, values_before
 from agents.spec import PilotSpec, build_policy
 from federation.cohort.planner import RulePlanner
 from federation.errors import ConfigError
@@ -83,22 +84,11 @@ class PilotPlanner(RulePlanner):
 
     def observation(self, round: int) -> Observation:
         """Say what is known before a round."""
-        values = self.current(round)
-        return observe(
-            self._history,
-            bounds_now(self._outer, values, self._spec.trust),
-            values,
-            self.budget(round),
-            round=round,
-            rounds=self._config.rounds + self._history.extra_rounds,
-            seed=self._config.seed,
-            smallest=self._spec.smallest,
-        )
+        return seen(self._history, self._config, self._spec, self._outer, round)
 
     def current(self, round: int) -> dict[str, float]:
         """Return every knob's value in the round before, as configured before round 0."""
-        before = self._history.decisions.get(round - 1)
-        return configured(self._config) | (applied(before) if before else {})
+        return values_before(self._history, self._config, round)
 
     def decide(self, round: int) -> DecisionRecord:
         """Ask, rule, and write down what was seen, said, allowed, and what others would say."""
@@ -153,23 +143,10 @@ class PilotPlanner(RulePlanner):
         """Refuse rounds that the budget of client-steps does not last for."""
         round = self._history.last_round + 1
         need = client_steps(self.current(round), rounds - round)
-        left = self.budget(round).get("client_steps", math.inf)
+        left = budget_before(self._history, self._spec, round).get("client_steps", math.inf)
         if need > left:
             return f"{need:g} client-steps would be needed and {left:g} are left"
         return super().too_long(rounds)
-
-    def budget(self, round: int) -> dict[str, float]:
-        """Return what is left before a round of what is limited."""
-        spec, rounds = self._spec, range(round)
-        steps = sum(self._history.rounds[n].client_steps for n in rounds)
-        traces = [asked_for(self._history.decisions[n]) for n in rounds]
-        spent = {
-            "client_steps": (spec.max_client_steps, steps),
-            "calls": (spec.max_calls, sum(trace.get("attempts", 0) for trace in traces)),
-            "tokens": (spec.max_tokens, sum(trace.get("tokens", 0) for trace in traces)),
-        }
-        limited = {name: (most, used) for name, (most, used) in spent.items() if most is not None}
-        return {name: float(most - used) for name, (most, used) in limited.items()}
 
 
 def decide(policy: Policy, fallback: Policy, observation: Observation) -> Decided:
@@ -190,17 +167,3 @@ def shadows(policies: list[Policy], observation: Observation) -> dict[str, JsonV
         proposal = policy.decide(observation).proposal
         found[policy.name] = dict(proposal.values) if proposal else None
     return found
-
-
-def asked_for(decision: DecisionRecord) -> dict[str, float]:
-    """Return what a decision has cost in calls and tokens of a language model."""
-    trace = decision.details.get("trace")
-    if not isinstance(trace, dict):
-        return {}
-    return {k: float(v) for k, v in trace.items() if isinstance(v, int | float)}
-
-
-def applied(decision: DecisionRecord) -> dict[str, float]:
-    """Return the knobs' values that a decision applied."""
-    values = decision.details.get("applied")
-    return {k: float(str(v)) for k, v in values.items()} if isinstance(values, dict) else {}

@@ -11,7 +11,7 @@ import pytest
 from agents.experiment import replay, resume, run_experiment
 from agents.facts import observe
 from agents.knobs import bounds_now
-from agents.pilot import applied
+from agents.seen import applied, seen_again
 from federation import experiment
 from federation.config import Config
 from federation.errors import ConfigError
@@ -86,6 +86,7 @@ def test_the_record_says_what_was_seen_said_allowed_and_what_others_would_say(ru
             smallest=2,
         )
         assert again.sha256 == details["observation_sha256"]
+        assert seen_again(run, round) == again
 
 
 def test_every_round_is_explained_in_the_journal(run):
