@@ -70,3 +70,19 @@ def steer(run: Run, command: str, **arguments: object) -> str:
     """
     values = {"id": f"{command}-{len(run.entries)}", "command": command, **arguments}
     return post(run.path, parse(values))
+
+
+def replay(runs: Path, name: str) -> Job:
+    """Repeat a finished run from its journal, asking nobody, into a new run beside it."""
+    again = free_name(runs, f"{name}-replay")
+    args = ["replay", str(runs / name), str(runs / again)]
+    return jobs.start(runs, f"repeating {name} without asking anybody", args, again)
+
+
+def made_of(runs: Path, name: str) -> list[Job]:
+    """List the repetitions and forks of a run that were started here, the newest first."""
+    path = str(runs / name)
+    return [
+        job for job in jobs.jobs(runs) if job.args[:1] in (("replay",), ("fork",))
+        and job.args[1:2] == (path,)
+    ]  # fmt: skip

@@ -1,5 +1,154 @@
-"""Decisions: to be written."""
+"""Decisions: what was seen, said, allowed, applied and came of it; a person may be asked."""
 
+import pandas as pd
 import streamlit as st
 
-st.title("decisions")
+from federation.pretraining.recipe import recipe_of
+from federation.runs.run import Run
+from ui.web import asking, decided
+from ui.web.charts import curves
+from ui.web.charts import decisions as charts
+from ui.web.decided import Row
+from ui.web.jobs import jobs
+from ui.web.language import SOURCES
+from ui.web.one_decision import fact_wanted, interval, one
+from ui.web.shell import RUN, page, pick_run, plain, shelf
+
+EVERY = 2.0  # seconds between looks at a run that goes on
+MOST = 500  # decisions in the table; a browser need not hold ten thousand
+RECENT = 6  # rounds whose facts are shown at first
+NOTABLE, ALL = "what moved or went otherwise", "all"
+
+first = pick_run("Decisions", ":material/rule_settings:")
+live = first.status == "running" or any(j.alive for j in jobs(shelf().folder, first.name))
+if recipe_of(first.run) is not None:
+    st.info(
+        "This run pre-trains a base model: its recipe decides every round beforehand, so there is "
+        "nothing here to weigh. Its curve is on the page Live."
+    )
+    st.page_link(
+        page("live"), label="Live", icon=":material/monitoring:", query_params={RUN: first.name}
+    )
+    st.stop()
+
+
+@st.fragment(run_every=EVERY if live else None)
+def show(name: str) -> None:
+    """Show the decisions of a run as they stand."""
+    opened = shelf().open(name)
+    if live and opened.status != "running" and opened.run.history.ended:
+        st.rerun()
+    if not opened.damage:
+        asking.card(opened.run)
+    rows = decided.rows(opened.run)
+    if not rows:
+        st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
+        return
+    chosen = pick(rows)
+    pictures(opened.run, rows, chosen)
+    table(rows)
+    if chosen is not None:
+        one(opened, chosen)
+
+
+def pick(rows: list[Row]) -> Row | None:
+    """Let a round be chosen; the newest while none is."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        wanted = st.number_input(
+            "Round", 1, None, None, 1, key="round", bind="query-params", placeholder="newest",
+            width=180, help="whose decision is shown below; or select it in the table",
+        )  # fmt: skip
+        facts = [x for x in (st.session_state.get("fact"), st.query_params.get("fact")) if x]
+        if facts and decided.round_of(str(facts[0])):
+            st.caption(f"The chart marks the fact {plain(str(facts[0]))}.")
+    by_round = {row.round: row for row in rows}
+    if wanted is None:
+        return rows[-1]
+    if wanted not in by_round:
+        st.warning(f"Round {wanted} is not decided; rounds 1 to {rows[-1].round} are.")
+    return by_round.get(int(wanted))
+
+
+def pictures(run: Run, rows: list[Row], chosen: Row | None) -> None:
+    """Show the loss with decisions or a fact marked, and expectations or a timeline."""
+    two = st.columns(2)
+    fact = fact_wanted()
+    at = decided.round_of(fact) if fact else None
+    with two[0].container(border=True, height="stretch"):
+        st.markdown("**Loss, and what was decided**")
+        picture = charts.loss_with(run, at, fact) if at and fact else curves.loss(run)
+        if at is None and chosen is not None:
+            picture = charts.loss_with(run, chosen.round, "the decision below")
+        st.altair_chart(picture, alt="Training and test loss over rounds, with decisions marked")
+    with two[1].container(border=True, height="stretch"):
+        if any(row.low is not None for row in rows):
+            hits = [row.hit for row in rows if row.hit is not None]
+            st.markdown("**What was expected, and what came**")
+            st.altair_chart(
+                charts.expectations(rows, chosen and chosen.round),
+                alt="Expected intervals of the training loss and the loss as it came, by round",
+            )
+            if hits:
+                st.caption(f"{sum(hits)} of {len(hits)} came out where they were expected.")
+        else:
+            st.markdown("**Who decided**")
+            st.altair_chart(charts.timeline(rows), alt="Who decided which round")
+            st.caption("Nobody here said what to expect: rules and searches do not.")
+
+
+def table(rows: list[Row]) -> None:
+    """Show the decisions as a table, the newest first."""
+    which = st.segmented_control(
+        "Show", [ALL, NOTABLE], default=ALL, key="which", label_visibility="collapsed"
+    )
+    kept = [row for row in reversed(rows) if which != NOTABLE or row.notable]
+    shown = kept[:MOST]
+    if not shown:
+        st.caption("Nothing moved, nothing was refused, nothing came out otherwise than expected.")
+        return
+    data = [
+        (r.round, SOURCES[r.source].word, r.by, r.changed or "–", r.verdict, interval(r),
+         r.loss, came(r), r.why)
+        for r in shown
+    ]  # fmt: skip
+    columns = ["round", "source", "by", "changed", "verdict", "expected", "loss", "came", "why"]
+    st.dataframe(
+        pd.DataFrame(data, columns=columns),
+        key="decisions",
+        hide_index=True,
+        height=min(35 * (len(shown) + 1) + 3, 320),
+        on_select=follow,
+        selection_mode="single-row",
+        alt="Decisions with their source, what changed, verdict, expectation and outcome",
+        column_config={
+            "round": st.column_config.NumberColumn("Round", width=60, format="%d"),
+            "source": st.column_config.TextColumn("Source", width=110),
+            "by": st.column_config.TextColumn("Policy", width=120),
+            "changed": st.column_config.TextColumn("Changed", width=150),
+            "verdict": st.column_config.TextColumn("Guard", width=120),
+            "expected": st.column_config.TextColumn("Expected loss", width=110),
+            "loss": st.column_config.NumberColumn("Loss", width=70, format="%.3f"),
+            "came": st.column_config.TextColumn("Came out", width=90),
+            "why": st.column_config.TextColumn("Why", width="large"),
+        },
+    )  # fmt: skip
+    st.session_state["decisions-rounds"] = [row.round for row in shown]
+    if len(kept) > MOST:
+        st.caption(f"The newest {MOST} of {len(kept):,}; older ones by their number above.")
+
+
+def follow() -> None:
+    """Go to the round whose line was selected."""
+    lines = st.session_state["decisions"]["selection"]["rows"]
+    rounds = st.session_state.get("decisions-rounds", [])
+    if lines and lines[0] < len(rounds):
+        st.session_state["round"] = rounds[lines[0]]
+        st.session_state["fact"] = None
+
+
+def came(row: Row) -> str:
+    """Say whether it came out as expected."""
+    return "–" if row.hit is None else "as expected" if row.hit else "otherwise"
+
+
+show(first.name)

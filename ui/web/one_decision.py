@@ -1,0 +1,244 @@
+"""One decision, drawn: what was seen, said, allowed, applied, and what others would have done."""
+
+import pandas as pd
+import streamlit as st
+
+from federation.runs.run import Run
+from ui.web import actions, decided
+from ui.web.charts.curves import values_of
+from ui.web.decided import Row, Seen
+from ui.web.jobs import Job
+from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
+from ui.web.store import Opened
+
+RECENT = 6  # rounds whose facts are shown
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def looked(name: str, began: str, recorded: str, round: int, _run: Run) -> Seen:
+    """Make an observation again, once for all tabs: the records before a decision stay."""
+    return decided.look_again(_run, round)
+
+
+def one(opened: Opened, row: Row) -> None:
+    """Show everything about one decision."""
+    run, n = opened.run, row.round - 1
+    decision = run.history.decisions[n]
+    st.subheader(f"Round {row.round}", divider="gray")
+    st.markdown(
+        f"{source_badge(row.source)} **{plain(row.by)}**: {plain(row.why or 'no reason given')}"
+    )
+    undone = run.history.rollbacks.get(n)
+    if undone is not None:
+        back = "the first state" if undone.to is None else f"round {undone.to + 1}"
+        st.warning(
+            f"The round was undone, back to {back}: {plain(undone.reason)}", icon=":material/undo:"
+        )
+    recorded = str(decision.details.get("observation_sha256", ""))
+    start = run.history.start
+    seen = looked(opened.name, start.config_sha256 if start else "", recorded, n, run)
+    two = st.columns(2)
+    with two[0].container(border=True, height="stretch"):
+        what_was_seen(seen)
+    with two[1].container(border=True, height="stretch"):
+        what_was_said(run, n)
+    two = st.columns(2)
+    before = values_of(run.history.decisions[n - 1]) if n - 1 in run.history.decisions else {}
+    if seen.observation is not None:
+        before = seen.observation.values
+    with two[0].container(border=True, height="stretch"):
+        what_was_allowed(run, n, row)
+    with two[1].container(border=True, height="stretch"):
+        what_others_would(run, n, before)
+    next_steps(opened, row)
+
+
+def what_was_seen(seen: Seen) -> None:
+    """Show the facts, and whether they are those of then."""
+    st.markdown("**Seen**")
+    if seen.observation is None:
+        st.caption(plain(seen.why))
+        return
+    if seen.matches:
+        st.badge(
+            "the journal's hash",
+            icon=":material/verified:",
+            color="green",
+            help="the facts were made again from the records before the decision; sha256 "
+            + seen.observation.sha256,
+        )
+    else:
+        st.badge("another hash", icon=":material/gpp_maybe:", color="orange", help=plain(seen.why))
+    facts = decided.fact_rows(seen.observation, RECENT)
+    if not facts:
+        st.caption("No fact yet: nothing was played before.")
+        return
+    st.dataframe(
+        pd.DataFrame(facts), hide_index=True, height=min(35 * (len(facts) + 1) + 3, 300),
+        alt="Facts that were seen: id, name, value, unit",
+        column_config={
+            "id": st.column_config.TextColumn("Id", width=118),
+            "name": st.column_config.TextColumn("Name", width=96),
+            "value": st.column_config.TextColumn("Value", width=76),
+            "unit": st.column_config.TextColumn("Unit", width=92),
+        },
+    )  # fmt: skip
+    more = len(seen.observation.facts) - len(facts)
+    older = f", {more} older ones not shown" if more else ""
+    left = "".join(
+        f"; {k.replace('_', ' ')} left: {v:g}" for k, v in seen.observation.budget.items()
+    )
+    st.caption(f"{len(facts)} facts{older}; rounds left: {seen.observation.rounds_left}{left}")
+
+
+def what_was_said(run: Run, n: int) -> None:
+    """Show proposal, evidence, and what asking has cost."""
+    decision = run.history.decisions[n]
+    st.markdown("**Said**")
+    proposal = decided.proposal_of(decision)
+    if proposal is None:
+        st.caption(plain(decision.reason) or "Nothing was proposed: a rule of the core decides.")
+    else:
+        what = ", ".join(f"{k} {v:.4g}" for k, v in proposal.values.items())
+        st.markdown(f"{source_badge(proposal.source)} {plain(what or 'leave everything as it is')}")
+        if proposal.rationale:
+            st.markdown(f"> {plain(proposal.rationale)}")
+        chips(list(proposal.evidence))
+    told = decided.told(decision)
+    st.caption(" · ".join(f"{k} {plain(short(v))}" for k, v in told.items()))
+    if raw := decided.raw_of(decision):
+        with st.expander("The answer as it came", icon=":material/data_object:"):
+            st.code(raw, language=None, wrap_lines=True)
+
+
+def chips(evidence: list[str]) -> None:
+    """Show cited facts; a chosen one is marked on the loss."""
+    wanted = fact_wanted()
+    ids = list(dict.fromkeys([*evidence, *([wanted] if wanted else [])]))
+    if not ids:
+        st.caption("No fact was cited.")
+        return
+    st.pills(
+        "It rests on",
+        ids,
+        key="fact",
+        bind="query-params",
+        help="a chip marks its round on the loss",
+    )
+
+
+def short(text: str) -> str:
+    """Shorten a hash."""
+    return f"{text[:12]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def what_was_allowed(run: Run, n: int, row: Row) -> None:
+    """Show verdict, violations, what was applied and what came of it."""
+    decision = run.history.decisions[n]
+    st.markdown("**Allowed and applied**")
+    verdict = decision.details.get("verdict")
+    icon = (
+        decided.VERDICTS[verdict][0]
+        if isinstance(verdict, str) and verdict in decided.VERDICTS
+        else ":material/rule:"
+    )
+    st.markdown(
+        f"{icon} {row.verdict}"
+        + (f"; applied by {source_badge(row.source)}" if row.source == "fallback" else "")
+    )
+    for violation in decided.violations_of(decision):
+        st.warning(plain(violation), icon=":material/block:")
+    person = decision.details.get("person")
+    if isinstance(person, dict):
+        by, answer = (plain(str(person.get(key, ""))) for key in ("by", "answer"))
+        st.markdown(f"{source_badge('human')} {by}: {answer}")
+    with st.container(horizontal=True):
+        for name, value in values_of(decision).items():
+            st.metric(name.replace("_", " "), f"{value:.4g}")
+    came_out = (
+        "not played yet" if row.loss is None else f"training loss {row.loss:.3f} nats per token"
+    )
+    if row.hit is not None:
+        came_out += f", {'inside' if row.hit else 'outside'} the expected {interval(row)}"
+    st.caption(f"What came: {came_out}.")
+
+
+def what_others_would(run: Run, n: int, before: dict[str, float]) -> None:
+    """Show what every shadow policy would have done."""
+    st.markdown("**What others would have done**")
+    others = decided.others(run.history.decisions[n], before)
+    if len(others.policies) == 1:
+        st.caption("No other policy was asked beside this one.")
+    else:
+        st.caption("What a policy leaves alone stands as it was before.")
+    st.dataframe(
+        pd.DataFrame(others.rows, columns=["knob", *others.policies]), hide_index=True,
+        alt="Knob by policy: what was applied and what every other policy would have done",
+        column_config={"knob": st.column_config.TextColumn("Knob", width=110)},
+    )  # fmt: skip
+
+
+def next_steps(opened: Opened, row: Row) -> None:
+    """Offer to repeat the run without asking anybody, or to go another way from a round."""
+    runs = shelf().folder
+    with st.container(border=True):
+        st.markdown("**From here**")
+        with st.container(horizontal=True, vertical_alignment="center"):
+            done = opened.status == "finished"
+            if st.button(
+                "Repeat without a model",
+                icon=":material/replay:",
+                key="replay",
+                disabled=not done,
+                help="plays the run again from its journal, asking nobody, and compares the bits"
+                if done
+                else "only a finished run is repeated",
+            ):
+                acting(lambda: actions.replay(runs, opened.name), "the repetition has begun")
+            played = row.loss is not None and not opened.damage
+            if st.button(
+                f"Fork after round {row.round}",
+                icon=":material/fork_right:",
+                key="fork",
+                disabled=not played,
+                help="a new run that has this one's rounds up to here and goes on by itself",
+            ):
+                new, rounds = f"{opened.name}-fork{row.round}", opened.run.rounds_planned
+                acting(
+                    lambda: actions.fork(runs, opened.name, row.round, new, rounds),
+                    "the fork has begun",
+                )
+        for job in actions.made_of(runs, opened.name)[:4]:
+            progress(job)
+
+
+def progress(job: Job) -> None:
+    """Show how far a repetition or fork is, with a link to it."""
+    icon = (
+        ":material/hourglass_top:"
+        if job.alive
+        else ":material/check_circle:"
+        if job.code == 0
+        else ":material/error:"
+    )
+    said = "under way" if job.alive else job.said or "it ended and said nothing"
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown(f"{icon} {plain(job.title)}: {plain(said)}")
+        if job.about in shelf().names():
+            st.page_link(
+                page("live"),
+                label=plain(job.about),
+                icon=":material/monitoring:",
+                query_params={RUN: job.about},
+            )
+
+
+def fact_wanted() -> str | None:
+    """Return the fact that the URL or a chip names, if it is one of a round."""
+    fact = st.session_state.get("fact") or st.query_params.get("fact")
+    return fact if isinstance(fact, str) and decided.round_of(fact) else None
+
+
+def interval(row: Row) -> str:
+    """Write what was expected."""
+    return "–" if row.low is None or row.high is None else f"{row.low:.3f} to {row.high:.3f}"
