@@ -74,7 +74,7 @@ def what_was_seen(seen: Seen) -> None:
         st.caption("No fact yet: nothing was played before.")
         return
     st.dataframe(
-        pd.DataFrame(facts), hide_index=True, height=min(35 * (len(facts) + 1) + 3, 300),
+        pd.DataFrame(facts), hide_index=True, height=300 if len(facts) > 8 else "content",
         alt="Facts that were seen: id, name, value, unit",
         column_config={
             "id": st.column_config.TextColumn("Id", width=118),

@@ -44,14 +44,14 @@ def show(name: str) -> None:
     if not rows:
         st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
         return
-    chosen = pick(rows)
+    chosen = pick(opened.run, rows)
     pictures(opened.run, rows, chosen)
     table(rows)
     if chosen is not None:
         one(opened, chosen)
 
 
-def pick(rows: list[Row]) -> Row | None:
+def pick(run: Run, rows: list[Row]) -> Row | None:
     """Let a round be chosen; the newest while none is."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.number_input(
@@ -64,7 +64,8 @@ def pick(rows: list[Row]) -> Row | None:
     by_round = {row.round: row for row in rows}
     if wanted is None:
         return rows[-1]
-    if wanted not in by_round:
+    asked = run.asking is not None and wanted == run.asking.round + 1
+    if wanted not in by_round and not asked:
         st.warning(f"Round {wanted} is not decided; rounds 1 to {rows[-1].round} are.")
     return by_round.get(int(wanted))
 
@@ -116,7 +117,7 @@ def table(rows: list[Row]) -> None:
         pd.DataFrame(data, columns=columns),
         key="decisions",
         hide_index=True,
-        height=min(35 * (len(shown) + 1) + 3, 320),
+        height=320 if len(shown) > 8 else "content",
         on_select=follow,
         selection_mode="single-row",
         alt="Decisions with their source, what changed, verdict, expectation and outcome",

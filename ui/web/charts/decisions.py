@@ -39,13 +39,13 @@ def expectations(rows: list[Row], chosen: int | None = None) -> Picture:
     tips = ["round:Q", "by:N", *(alt.Tooltip(f"{x}:Q", format=".3f") for x in ("low", "high"))]
     bars = (
         alt.Chart(frame)
-        .mark_bar(size=9, opacity=0.35, color="#2A86C8")
+        .mark_bar(size=16, opacity=0.3, color="#2A86C8")
         .encode(x=rounds, y=low, y2="high:Q", tooltip=tips)
     )
     words, hues = [w for w, _ in HITS.values()], [hue for _, hue in HITS.values()]
     points = (
         alt.Chart(frame[frame["came out"] != ""])
-        .mark_point(filled=True, size=80, opacity=1)
+        .mark_point(filled=True, size=40, opacity=1)
         .encode(
             x=rounds,
             y=alt.Y("loss:Q", title="training loss, nats per token"),
@@ -85,15 +85,15 @@ def loss_with(run: Run, round: int, word: str) -> Picture:
         word: what is to be found there.
     """
     losses = training_loss(run)
-    layers: list[Picture | alt.Chart] = [curves.loss(run), line_at(round, word)]
-    if round in losses:
-        frame = pd.DataFrame([(round, losses[round], word)], columns=["round", "loss", "what"])
-        layers.append(
-            alt.Chart(frame)
-            .mark_point(size=260, color=HIGHLIGHT, strokeWidth=3, filled=False)
-            .encode(x="round:Q", y="loss:Q", tooltip=["what:N", "round:Q", "loss:Q"])
-        )
-    return alt.layer(*layers).properties(height=HEIGHT)
+    picture = curves.loss(run) + line_at(round, word)
+    if round not in losses:
+        return picture
+    frame = pd.DataFrame([(round, losses[round], word)], columns=["round", "loss", "what"])
+    return picture + (
+        alt.Chart(frame)
+        .mark_point(size=260, color=HIGHLIGHT, strokeWidth=3, filled=False)
+        .encode(x="round:Q", y="loss:Q", tooltip=["what:N", "round:Q", "loss:Q"])
+    )
 
 
 def timeline(rows: list[Row]) -> alt.Chart:
