@@ -51,7 +51,6 @@ def fit(base: Base, prompt: np.ndarray, max_new_tokens: int) -> np.ndarray:
     return np.concatenate([prompt[:1], prompt[len(prompt) - room + 1 :]])
 
 
-@torch.no_grad()
 def generate(
     base: Base, prompts: Sequence[np.ndarray], max_new_tokens: int, end: Sequence[int]
 ) -> list[str]:
@@ -73,8 +72,30 @@ def generate(
     Raises:
         ConfigError: if the model's context leaves no room for a prompt.
     """
-    if not prompts:
-        return []
+    rows = continued(base, prompts, max_new_tokens, end) if prompts else []
+    return [decoded(base, row, list(end)) for row in rows]
+
+
+@torch.no_grad()
+def continued(
+    base: Base,
+    prompts: Sequence[np.ndarray],
+    max_new_tokens: int,
+    end: Sequence[int],
+    seconds: float | None = None,
+) -> list[list[int]]:
+    """Return the token ids of continuations, the padding behind the shorter ones included.
+
+    Args:
+        base: as :func:`generate` has it, as are ``prompts``, ``max_new_tokens`` and ``end``.
+        prompts: at least one.
+        max_new_tokens: longest continuation.
+        end: token ids that close an answer.
+        seconds: after which what there is by then is returned; never if omitted.
+
+    Raises:
+        ConfigError: if the model's context leaves no room for a prompt.
+    """
     ids, mask = pad_left([fit(base, prompt, max_new_tokens) for prompt in prompts])
     with forward_attention(base), greedy(base):
         output = base.model.generate(  # pyright: ignore[reportCallIssue]
@@ -82,13 +103,14 @@ def generate(
             attention_mask=mask.to(base.device),
             do_sample=False,
             max_new_tokens=max_new_tokens,
+            max_time=seconds,
             eos_token_id=end[-1],
             pad_token_id=end[-1],
         )
-    return [decode(base, row, list(end)) for row in output[:, ids.shape[1] :].tolist()]
+    return output[:, ids.shape[1] :].tolist()
 
 
-def decode(base: Base, ids: list[int], end: list[int]) -> str:
+def decoded(base: Base, ids: list[int], end: list[int]) -> str:
     """Turn ids into text up to their end, exactly: no spaces are cleaned up."""
     text = base.tokenizer.decode(
         without_end(ids, end), skip_special_tokens=True, clean_up_tokenization_spaces=False
