@@ -36,7 +36,8 @@ def play(opened: Opened) -> None:
     examples = example(opened, folder)
     with st.form("ask", border=True):
         prompt = st.text_area(
-            "Prompt", examples[0], height=110, max_chars=8000, key=f"prompt-{mail.key(examples[0])}",
+            "Prompt", examples[0], height=110, max_chars=8000,
+            key=f"prompt-{mail.key(examples[0])}",
             placeholder="What a client would ask, as in the data's prompts",
         )  # fmt: skip
         left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
@@ -80,8 +81,8 @@ def play(opened: Opened) -> None:
             st.query_params["asked"] = id
 
         acting(post, "asked")
-    if id := st.query_params.get("asked"):
-        answers(opened.name, id, examples[1])
+    if shown := st.query_params.get("asked"):
+        answers(opened.name, shown, examples[1])
 
 
 def example(opened: Opened, folder: Path) -> tuple[str, str]:
@@ -194,7 +195,7 @@ def talk(opened: Opened) -> None:
         said = chat_view.suggestions(model)
     text = st.chat_input("Say something about this run", max_chars=20_000, key="say") or said
     if text:
-        speak(opened, name if name in names else None, str(text), model.strip())
+        speak(opened, name if known else None, str(text), model.strip())
 
 
 def speak(opened: Opened, name: str | None, text: str, model: str) -> None:

@@ -1,0 +1,70 @@
+"""Decisions and playground in every state a run can be in."""
+
+import pytest
+
+from federation.runs import inbox
+from federation.runs.writer import RunWriter
+from tests.ui.web.conftest import words
+from tests.ui.web.made_uichat import asked, config, open_run, steered
+from tests.ui.web.recorded import record
+from ui.web import chats, mail
+
+
+@pytest.mark.parametrize("page", ["decisions", "playground"])
+def test_every_state_is_designed(open_page, runs, page):
+    open_page(page)
+    steered(runs / "finished")
+    record(runs / "failed", done=2, end="failed")
+    record(runs / "killed", done=0, end=None)
+    broken = record(runs / "damaged")
+    journal = broken / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b"because", b"becauze")
+    journal.write_bytes(b"".join(lines))
+    for name in ("finished", "failed", "killed", "damaged"):
+        app = open_page(page, run=name)
+        assert (name == "damaged") == ("is damaged" in " ".join(str(e.proto) for e in app.error))
+
+
+def test_a_decision_is_shown_whole(open_page, runs):
+    steered(runs / "steered")
+    app = open_page("decisions", run="steered", round="5", fact="loss@3")
+    said = words(app)
+    for part in ("Round 5", "fallback", "refused", "lr 5 is outside", "fact loss", "Fork after"):
+        assert part in said, part
+    assert [x.value for x in app.code] and "](http" not in said  # a link in an answer is text
+
+
+def test_an_answer_is_posted_once_and_a_refusal_is_shown(open_page, runs):
+    cfg = config()
+    with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:
+        open_run(writer, cfg, 3)
+        writer.append(asked(cfg, writer, 3, lr=0.006))
+        app = open_page("decisions", run="asks")
+        assert "Round 4 waits for you" in words(app)
+        app.button(key="approve").click().run()
+        assert not app.exception
+        (command,) = inbox.waiting(runs / "asks")
+        assert isinstance(command, inbox.Answer) and command.answer == "approve"
+        assert "is posted" in words(app)
+
+
+def test_what_may_not_be_approved_is_not_offered(open_page, runs):
+    cfg = config()
+    with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:
+        open_run(writer, cfg, 3)
+        writer.append(asked(cfg, writer, 3, lr=5.0))
+        app = open_page("decisions", run="asks")
+        assert app.button(key="approve").disabled and not app.button(key="reject").disabled
+
+
+def test_something_is_said_and_waits_for_the_worker(open_page, runs, monkeypatch):
+    monkeypatch.setattr(mail, "ensure", lambda *args, **kw: None)
+    steered(runs / "steered")
+    app = open_page("playground", run="steered", view="copilot")
+    app.chat_input[0].set_value("facts").run()
+    assert not app.exception
+    (name,) = [path.name for path in (runs / "steered" / "chats").iterdir()]
+    folder = chats.post_of(runs / "steered" / "chats" / name)
+    (id,) = mail.waiting(folder)
+    assert mail.asked(folder, id) == {"kind": "say", "text": "facts", "model": ""}
