@@ -11,7 +11,7 @@ from ui.web.language import SUBJECTS
 from ui.web.shell import acting, pick_run, plain, problems, shelf
 from ui.web.store import Opened
 
-PLAY, COPILOT = "playground", "copilot"
+PLAY, COPILOT = "Models", "Copilot"  # as the URL has them
 EVERY = 1.0  # seconds between looks while somebody works
 NEW = "a new chat"
 
@@ -24,7 +24,6 @@ if recipe_of(opened.run) is not None:
     st.stop()
 view = st.segmented_control(
     "View", [PLAY, COPILOT], default=PLAY, key="view", bind="query-params", required=True,
-    format_func=lambda x: {PLAY: "Ask its models", COPILOT: "Talk about the run"}[x],
     label_visibility="collapsed",
 )  # fmt: skip
 
