@@ -140,9 +140,10 @@ def answer(run: str, talk: Talk, turn: Turn) -> None:
     """Show an answer; what no fact supports is marked with why."""
     assert turn.answer is not None
     marked = chats.marked(turn.answer)
-    if len(marked) == 1 and not marked[0][1]:
-        for line in turn.answer.text.splitlines():
-            st.markdown(plain(line) or "&nbsp;")
+    if talk.model == chats.RULES and "\n" in turn.answer.text:
+        st.code(turn.answer.text, language=None)  # laid out in columns
+    elif len(marked) == 1 and not marked[0][1]:
+        st.markdown("  \n".join(plain(line) for line in turn.answer.text.splitlines()))
     else:
         for sentence, problems in marked:
             if problems:

@@ -9,6 +9,7 @@ from agents.spec import PilotSpec
 from federation.config import Config
 from federation.runs.records import (
     AskedRecord,
+    CommandRecord,
     DecisionRecord,
     EndRecord,
     EvaluationRecord,
@@ -130,6 +131,14 @@ def open_run(writer: RunWriter, cfg: Config, done: int) -> None:
     writer.append(start(writer, cfg))
     writer.append(EvaluationRecord(subject="base", metrics={"nll": 4.6, "exact_match": 0.0}))
     for n in range(done):
+        if n == 6:  # what was decided before knew nothing of these
+            arguments = {"n": 2}
+            writer.append(
+                CommandRecord(
+                    id="more", command="more_rounds", arguments=arguments, by="person",
+                    accepted=True, round=n,
+                )
+            )  # fmt: skip
         writer.append(decided(writer, cfg, n))
         writer.append(played(n))
         if n == 6:

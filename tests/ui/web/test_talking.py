@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from agents.copilot.copilot import open_copilot
 from federation.errors import ConfigError
 from tests.ui.web.made_uichat import steered
 from ui.web import chats, mail
@@ -78,6 +79,16 @@ def test_a_letter_that_was_begun_before_a_kill_is_not_said_twice(run):
     with ExitStack() as stack:
         worker(run, chat, stack).perform("2", letter)
     assert len(chats.read(run / "chats" / chat).turns) == 2
+
+
+def test_what_was_decided_elsewhere_waits_no_longer(run):
+    chat = chats.begin(run)
+    with ExitStack() as stack:
+        worker(run, chat, stack).perform("1", {"kind": "say", "text": "propose lr=0.006"})
+    (waiting,) = chats.read(run / "chats" / chat).waiting
+    with open_copilot(run, chat=chat) as copilot:  # on a terminal
+        list(copilot.decide(waiting.call, "reject"))
+    assert chats.read(run / "chats" / chat).waiting == []
 
 
 def test_a_scripted_model_is_named_by_its_spec_and_doubts_are_marked(run, tmp_path):

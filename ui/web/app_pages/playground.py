@@ -11,7 +11,7 @@ from ui.web.language import SUBJECTS
 from ui.web.shell import acting, pick_run, plain, problems, shelf
 from ui.web.store import Opened
 
-PLAY, COPILOT = "playground", "copilot"
+PLAY, COPILOT = "Models", "Copilot"  # as the URL has them
 EVERY = 1.0  # seconds between looks while somebody works
 NEW = "a new chat"
 
@@ -24,7 +24,6 @@ if recipe_of(opened.run) is not None:
     st.stop()
 view = st.segmented_control(
     "View", [PLAY, COPILOT], default=PLAY, key="view", bind="query-params", required=True,
-    format_func=lambda x: {PLAY: "Ask its models", COPILOT: "Talk about the run"}[x],
     label_visibility="collapsed",
 )  # fmt: skip
 
@@ -40,11 +39,11 @@ def play(opened: Opened) -> None:
             key=f"prompt-{mail.key(examples[0])}",
             placeholder="What a client would ask, as in the data's prompts",
         )  # fmt: skip
-        left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
-        who = left.pills(
+        who = st.pills(
             "Who answers", there.subjects, selection_mode="multi", default=there.subjects,
             format_func=lambda x: SUBJECTS[x].word, key="who",
         )  # fmt: skip
+        middle, right = st.columns([3, 2], vertical_alignment="bottom")
         round = None
         if len(there.rounds) > 1:
             round = middle.select_slider(
@@ -149,19 +148,25 @@ def answers(name: str, id: str, wanted: str) -> None:
 def one_answer(part: dict[str, object]) -> None:
     """Show what one model said."""
     look = SUBJECTS[str(part["subject"])]
-    st.badge(look.word, icon=look.icon, color=look.badge)
+    word = str(part["client"]) if part.get("client") else look.word
+    st.badge(plain(word), icon=look.icon, color=look.badge, help=look.word)
     if part.get("failure"):
         st.error(plain(str(part["failure"])), icon=":material/error:")
         return
     st.code(str(part.get("text", "")) or " ", language=None, wrap_lines=True)
-    words = [str(part["client"])] if part.get("client") else []
+    words = []
     if isinstance(of := part.get("of"), int):
         words.append(f"round {of + 1}, {str(part.get('sha256', ''))[:8]}")
     tokens, took = part.get("tokens"), part.get("took")
     if isinstance(tokens, int) and isinstance(took, int | float) and took > 0:
-        words.append(f"{tokens} tokens, {tokens / took:.0f} a second")
+        words.append(f"{tokens} tokens, {rate(tokens / took)} a second")
     words += [] if part.get("ended") else ["cut off"]
     st.caption(plain(" · ".join(words)))
+
+
+def rate(value: float) -> str:
+    """Write tokens a second."""
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
 def talk(opened: Opened) -> None:
