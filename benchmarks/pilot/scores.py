@@ -53,6 +53,7 @@ def interval(values: Sequence[float] | np.ndarray, *address: int | str) -> Inter
     independent values that are symmetric around one mean and of unequal spread, which paired
     differences over unlike scenarios are when there is no difference.  The percentile bootstrap
     is not: of 18 such values its intervals contain the truth in 92 to 94 % of cases instead of 95.
+    Widened by sqrt(n / (n - 1)), so that it errs on the side of no difference.
 
     Args:
         values: one a (scenario, seed).
@@ -64,8 +65,8 @@ def interval(values: Sequence[float] | np.ndarray, *address: int | str) -> Inter
         return Interval(float(x.mean()) if n else math.nan, math.nan, math.nan, n)
     chosen = generator("pilot bench", "halves", n, *address).random((RESAMPLES, n)) < 0.5
     chosen = chosen[chosen.any(axis=1)]
-    means = (chosen @ x) / chosen.sum(axis=1)
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    apart = ((chosen @ x) / chosen.sum(axis=1) - x.mean()) * math.sqrt(n / (n - 1))
+    low, high = x.mean() + np.quantile(apart, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Interval(float(x.mean()), float(low), float(high), n)
 
 

@@ -139,7 +139,8 @@ def says(studies: int, wrong: dict[str, Interval]) -> list[str]:
         f" 0.05), a false 'worse' in {written(wrong['worse'])}.",
         "Power: how often an arm that is truly better, in the mean over all cells of the table, is"
         " found so. A pair is one scenario, so arms whose effect changes with the scenario are"
-        " among them.",
+        " among them; the largest differences are from controls that almost diverge, which differ"
+        " most from themselves.",
     ]
 
 
