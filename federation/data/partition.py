@@ -18,7 +18,7 @@ from federation.errors import DataError
 
 MAX_CELLS = 50_000_000  # clients x labels: beyond it the label is no label, or the table no table
 
-_USES = {
+USES = {
     "key": ("key", "test_key", "max_clients"),
     "iid": ("count",),
     "dirichlet": ("alpha", "count"),
@@ -26,6 +26,7 @@ _USES = {
     "shards": ("count", "shards_per_client"),
     "topic": ("count",),
 }
+"""Kind of partition -> keys that only some kinds use, and this one does."""
 _NEEDS = {
     "key": ("key",),
     "iid": (),
@@ -89,7 +90,7 @@ class ClientsSpec(BaseModel):
         for name in _NEEDS[self.by]:
             if getattr(self, name) is None:
                 raise ValueError(f'by = "{self.by}" needs {name}')
-        for name in {name for names in _USES.values() for name in names} - set(_USES[self.by]):
+        for name in {name for names in USES.values() for name in names} - set(USES[self.by]):
             if getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f'by = "{self.by}" does not use {name}; remove it')
         if self.unseen > 1 and self.unseen != int(self.unseen):

@@ -1,5 +1,226 @@
-"""New: to be written."""
+"""New experiment: a form derived from the typed configuration, what it takes, and its start."""
+
+from concurrent.futures import Future
 
 import streamlit as st
 
-st.title("new")
+from federation.config import ORGANISATIONS
+from federation.errors import ConfigError, FedpilotError
+from ui.web import new_data, new_side
+from ui.web.checker import Answer, answer_of
+from ui.web.draft import (
+    SECTIONS,
+    configuration,
+    draft_of_run,
+    draft_of_text,
+    judged,
+    section_named,
+    section_of,
+    settings_of,
+    written,
+)
+from ui.web.forms import Control, got, of_use
+from ui.web.new_state import MOMENT, ask, draft, fill
+from ui.web.shell import plain, problems, shelf
+from ui.web.widgets import Filled, Values, draw, grid
+
+ICON = ":material/add_circle:"
+FOLDED = {
+    "": "More: seed",
+    "model": "More about the model",
+    "adapter": "More about the adapter",
+    "work": "More about local work",
+    "schedule": "More about the schedule",
+    "cohort": "More about who is asked",
+    "devices": "Simulated devices: speeds, drop-outs, deadlines",
+    "upload": "More about uploads",
+    "evaluation": "More about evaluation",
+    "engine": "The engine on this machine",
+    "pilot": "More about the pilot: budgets, fallbacks, shadows",
+}
+KNOBS = {"lr": "work.lr", "steps": "work.steps", "cohort_size": "cohort.size"}
+asked: "list[Future[Answer]]" = []
+
+
+def bring() -> None:
+    """Offer to fill the form from a run, a file or a text."""
+    with st.popover("Load", icon=":material/folder_open:"):
+        names = shelf().names()
+        run = st.selectbox("From a run", names, None, placeholder="choose", key="load-run")
+        if st.button("Take its configuration", disabled=not run) and run:
+            with problems():
+                fill(draft_of_run(shelf().open(run).run))
+                st.rerun()
+        file = st.file_uploader("From a TOML file", type="toml", key="load-file")
+        text = st.text_area("From a text", key="load-text", height=120, placeholder="rounds = 20")
+        if st.button("Take it", disabled=not (file or text)):
+            with problems():
+                fill(draft_of_text(decoded(file.getvalue()) if file else text or "", "the text"))
+                st.rerun()
+        if st.button("Begin again", icon=":material/restart_alt:"):
+            st.session_state.pop("new-draft", None)
+            st.query_params.pop("like", None)
+            st.rerun()
+
+
+def decoded(data: bytes) -> str:
+    """Read a text.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise ConfigError("the file is no text in UTF-8; save it as such") from None
+
+
+def section(name: str, filled: Filled, values: Values) -> None:
+    """Draw a part of the form: what most people want first, the rest folded, table by table."""
+    mine = [c for c in configuration() if section_of(c) == name and c.key not in values]
+    common = [c for c in mine if c.key in SECTIONS[name].common]
+    for table in SECTIONS[name].tables:
+        group(table, [c for c in common if c.table == table], filled, values)
+    for table in SECTIONS[name].tables:
+        rest = [c for c in mine if c.table == table and c not in common]
+        useful = [c for c in rest if of_use(c, values)]
+        if useful:
+            with st.expander(FOLDED.get(table, table)):
+                values |= grid(useful, filled, 3)
+
+
+def group(table: str, common: list[Control], filled: Filled, values: Values) -> None:
+    """Draw the common controls of a table; those that decide about others first."""
+    if table == "algorithm":
+        algorithm(filled, values)
+        return
+    kinds = [c for c in common if c.key.endswith(".kind")]
+    values |= grid(kinds, filled)
+    values |= grid([c for c in common if c not in kinds and of_use(c, values)], filled)
+
+
+def algorithm(filled: Filled, values: Values) -> None:
+    """Ask for the algorithm and its own settings, which are known as soon as torch is loaded."""
+    known, _ = answer_of(asked[0], MOMENT)
+    control = next(c for c in configuration() if c.key == "algorithm.name")
+    names = {control.key: [*known, "centralised"]} if known else {}
+    offered = Filled(filled.table, filled.id, {**filled.known, **names})
+    left, right = st.columns(2, vertical_alignment="bottom")
+    with left:
+        values[control.key] = draw(control, offered)
+    chosen = (known or {}).get(str(values[control.key]))
+    if chosen:
+        right.caption(plain(chosen["about"]))
+        settings.extend(settings_of(chosen["schema"]))
+        mine = Filled(filled.table, f"{filled.id}.{values[control.key]}", {})
+        values |= grid(settings, mine, 3)
+    elif known is None:
+        right.caption(":material/hourglass_top: loading the algorithms and their settings …")
+
+
+def pilot(filled: Filled, values: Values) -> bool:
+    """Ask whether a pilot decides, and how far it may go."""
+    on = st.toggle(
+        "A pilot decides every round", bool(got(filled.table, "pilot")),
+        key=f"{filled.id}-pilot", persist_state="session",
+        help="It moves learning rate, steps and cohort within the bounds below; every decision is "
+        "recorded with what the others would have done.",
+    )  # fmt: skip
+    if on:
+        around = {
+            f"pilot.bounds.{knob}": span
+            for knob, key in KNOBS.items()
+            if (span := spread(values.get(key)))
+        }
+        section("pilot", Filled(filled.table, filled.id, {**filled.known, **around}), values)
+    else:
+        st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
+    return bool(on)
+
+
+def spread(value: object) -> tuple[float, float] | None:
+    """Return a range around a value: a factor of ten for rates, of two for counts."""
+    if not isinstance(value, int | float) or value <= 0:
+        return None
+    return (max(1, value // 2), value * 2) if isinstance(value, int) else (value / 10, value * 10)
+
+
+@st.fragment(run_every=0.5)
+def until_answered() -> None:
+    """Look again as soon as an answer is there that this page went on without."""
+    if all(future.done() for future in pending):
+        st.rerun()
+
+
+left, right = st.columns([3, 2], vertical_alignment="bottom")
+left.title("New experiment", icon=ICON)
+with right.container(horizontal=True, horizontal_alignment="right"):
+    bring()
+loaded, id = draft()
+st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
+
+asked.append(ask("algorithms"))
+settings: list[Control] = []
+values: Values = {}
+form, side = st.columns([3, 2], gap="large")
+with form:
+    titles = [f"{section.icon} {section.title}" for section in SECTIONS.values()]
+    tabs = dict(zip(SECTIONS, st.tabs(titles), strict=True))
+faults = {name: tab.empty() for name, tab in tabs.items()}
+modules = st.session_state.get("new-modules", [])
+offers = {"adapter.targets": ["all-linear", *modules], "model.base": ["nano"]}
+filled = Filled(loaded.table, id, offers)
+
+with tabs["data"]:
+    values |= new_data.source(filled)
+    sample = new_data.sample_of(values)
+    if sample:
+        new_data.rows(sample)
+    values |= new_data.learnt(filled, sample, values["data.source"] == ORGANISATIONS)
+    shown_example = st.container()
+    values |= new_data.others(filled)
+    values |= new_data.clients(filled, sample)
+    counted = st.container()
+for name in ("model", "training", "clients", "measure"):
+    with tabs[name]:
+        section(name, filled, values)
+with tabs["pilot"]:
+    piloted = pilot(filled, values)
+
+algorithm_now = values.get("algorithm.name")
+kept = dict(got(loaded.table, "algorithm", {}))
+kept = kept if kept.pop("name", "fedavg") == algorithm_now else {}
+table = written(values, settings, pilot=piloted, kept=kept)
+with shown_example:
+    if sample and (future := new_data.example(table, sample)):
+        asked.append(future)
+with counted:
+    report = new_data.held_by(table)
+
+error, config, sizes = "", None, {}
+try:
+    config = judged(table, len(report["clients"]) if report else None)
+except FedpilotError as wrong:
+    error = str(wrong)
+if config is not None:
+    asked.append(ask("check", table=table))
+    answer, error = answer_of(asked[-1], MOMENT)
+    sizes = answer or {}
+    if sizes.get("modules") and sizes["modules"] != modules:
+        st.session_state["new-modules"] = sizes["modules"]
+        st.rerun()
+if error:
+    faults[section_named(error)].error(plain(error), icon=":material/error:")
+
+with side:
+    name = new_side.start(table, config, error)
+    if config is not None and not error:
+        if sizes or asked[-1].done():
+            new_side.takes(config, sizes, report)
+        else:
+            st.caption(":material/hourglass_top: checking, and measuring what it takes …")
+    new_side.said_thrice(table, name)
+
+pending = [future for future in asked if not future.done()]
+if pending:
+    until_answered()

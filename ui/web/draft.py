@@ -1,0 +1,262 @@
+"""An experiment that is being written: its form, its table, and what is wrong with it.
+
+What is asked of the command line's own code is asked here too: a table becomes a configuration by
+:meth:`Config.from_table` and nothing else.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents.knobs import KNOBS
+from agents.spec import ASKING, POLICIES, PilotSpec
+from federation.config import Config
+from federation.data.dataset import with_defaults
+from federation.data.partition import USES
+from federation.data.templates import parse_templates
+from federation.errors import ConfigError, FedpilotError
+from federation.runs.run import Run
+from ui.web.forms import LARGEST, Control, Table, controls, got, put, table_of
+
+DEMO = Path(__file__).parents[1] / "demo.toml"
+ORGANISATIONS_ONLY = ("data.count", "data.examples")
+ESSENTIAL = (
+    "rounds",
+    "model.base",
+    "adapter.kind",
+    "data.source",
+    "data.clients.by",
+    "algorithm.name",
+    "work.lr",
+    "work.steps",
+    "cohort.size",
+    "pilot.policy",
+)
+"""Keys that are written even where they are as by default: who reads the file wants to know."""
+
+
+class Section(NamedTuple):
+    """A part of the form.
+
+    Attributes:
+        title: of its tab.
+        icon: a Material symbol.
+        tables: whose keys it shows; empty: those of the outermost one.
+        common: keys that are shown first; the others are folded away.
+    """
+
+    title: str
+    icon: str
+    tables: tuple[str, ...]
+    common: tuple[str, ...]
+
+
+SECTIONS = {
+    "data": Section(
+        "Data",
+        ":material/database:",
+        ("data",),
+        ("data.count", "data.examples", "data.max_tokens"),
+    ),
+    "model": Section(
+        "Model",
+        ":material/deployed_code:",
+        ("model", "adapter"),
+        ("model.base", "adapter.kind", "adapter.rank", "adapter.alpha", "adapter.targets"),
+    ),
+    "training": Section(
+        "Training",
+        ":material/fitness_center:",
+        ("", "algorithm", "work", "schedule"),
+        ("rounds", "algorithm.name", "work.lr", "work.steps", "work.batch_size", "schedule.kind"),
+    ),
+    "clients": Section(
+        "Cohort",
+        ":material/groups:",
+        ("cohort", "devices", "upload"),
+        (
+            "cohort.size",
+            "cohort.rule",
+            "upload.clip",
+            "upload.noise",
+            "upload.top_k",
+            "upload.bits",
+        ),
+    ),
+    "measure": Section(
+        "Measure",
+        ":material/straighten:",
+        ("evaluation", "engine"),
+        ("evaluation.every", "evaluation.metrics", "evaluation.baselines", "engine.keep_updates"),
+    ),
+    "pilot": Section(
+        "Pilot",
+        ":material/explore:",
+        ("pilot",),
+        ("pilot.policy", "pilot.model", "pilot.bounds", "pilot.trust"),
+    ),
+}
+"""Parts of the form, in their order; a key that is declared anew finds its place by its table."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a form is filled with.
+
+    Attributes:
+        table: nested tables, as in a file.
+        origin: where it is from, for people.
+    """
+
+    table: Table
+    origin: str
+
+
+@cache
+def configuration() -> tuple[Control, ...]:
+    """Return the controls of everything but an algorithm's settings."""
+    core = controls(Config.model_json_schema(), elsewhere={"pilot"})
+    pilot = controls(PilotSpec.model_json_schema(), "pilot.")
+    return tuple(suited(control) for control in [*core, *pilot])
+
+
+def suited(control: Control) -> Control:
+    """Add what a schema does not say: of use with which other keys, and which names there are."""
+    table, _, name = control.key.rpartition(".")
+    if table == "data.clients":
+        kinds = frozenset(by for by, names in USES.items() if name in names)
+        return replace(control, when=("data.clients.by", kinds)) if kinds else control
+    if control.key in ("pilot.policy", "pilot.shadows"):
+        there = (*POLICIES, *(ASKING if control.key == "pilot.policy" else ()))
+        return replace(control, options=there)
+    if control.key == "pilot.bounds":
+        return replace(control, options=tuple(KNOBS))
+    return control
+
+
+def settings_of(schema: Mapping[str, Any]) -> list[Control]:
+    """Return the controls of an algorithm's own settings."""
+    return controls(schema, "algorithm.")
+
+
+def section_of(control: Control) -> str:
+    """Return the part of the form that shows a key."""
+    outermost = control.table.partition(".")[0]
+    return next((name for name, s in SECTIONS.items() if outermost in s.tables), "training")
+
+
+def section_named(error: str) -> str:
+    """Return the part of the form that an error is about; the first where it names none."""
+    words = re.findall(r"[a-z_]+", error)
+    for word in words:
+        for name, section in SECTIONS.items():
+            if word in section.tables or (word in ("rounds", "seed") and "" in section.tables):
+                return name
+    return "data"
+
+
+def written(
+    values: Mapping[str, object],
+    settings: Iterable[Control] = (),
+    *,
+    pilot: bool,
+    kept: Mapping[str, object] | None = None,
+) -> Table:
+    """Return the table of a form's values.
+
+    Args:
+        values: dotted key -> value.
+        settings: controls of the algorithm's own settings.
+        pilot: whether there is one.
+        kept: settings of the algorithm that the form has no control for, as they were loaded.
+    """
+    form = [c for c in (*configuration(), *settings) if pilot or c.table != "pilot"]
+    organised = values.get("data.source") == "organisations"
+    form = [c for c in form if organised or c.key not in ORGANISATIONS_ONLY]
+    table = table_of(form, values, ESSENTIAL)
+    for name, value in (kept or {}).items():
+        if got(table, f"algorithm.{name}") is None:
+            put(table, f"algorithm.{name}", value)
+    return table
+
+
+def judged(table: Mapping[str, Any], population: int | None = None) -> Config:
+    """Turn a table into a configuration, and ask what can be asked of it without its data.
+
+    Args:
+        table: nested tables.
+        population: clients that there are; None: not known.
+
+    Raises:
+        ConfigError: in one line.
+    """
+    try:
+        config = Config.from_table(table)
+        spec = with_defaults(config.data)
+        parse_templates(
+            prompt=spec.prompt, response=spec.response, text=spec.text, choices=spec.choices
+        )
+        if (pilot := PilotSpec.of(config)) is not None:
+            pilot.outer(config, population or 1_000_000)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("configuration: ")) from None
+    return config
+
+
+def first_draft() -> Draft:
+    """Return what a new form is filled with: the demo's experiment, without its comments."""
+    return draft_of_text(DEMO.read_text(encoding="utf-8"), "the demo")
+
+
+def draft_of_text(text: str, origin: str) -> Draft:
+    """Read a configuration in TOML.
+
+    Raises:
+        ConfigError: if it is not TOML, or no configuration.
+    """
+    try:
+        table = tomllib.loads(text.removeprefix("\ufeff"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: is not TOML: {error}") from None
+    return Draft(explicit(table, origin), origin)
+
+
+def draft_of_run(run: Run) -> Draft:
+    """Return the experiment of a run.
+
+    Raises:
+        ConfigError: if it is no federated fine-tuning that a form can show.
+    """
+    name = run.path.name
+    try:
+        return Draft(explicit(without_none(run.config), name), f"run {name}")
+    except FedpilotError as error:
+        raise ConfigError(f"cannot be cloned into this form: {error}") from None
+
+
+def explicit(table: Mapping[str, Any], origin: str) -> Table:
+    """Check a table, and say in it who holds the rows, which the built-in data leaves open.
+
+    Raises:
+        ConfigError: if it is no configuration, or one that no form can show.
+    """
+    config = Config.from_table(table, origin)
+    PilotSpec.of(config)
+    if config.seed > LARGEST:
+        raise ConfigError(f"{origin}: seed: {config.seed} is more than a form can hold; lower it")
+    found: Table = json.loads(json.dumps(table))
+    clients = with_defaults(config.data).clients
+    put(found, "data.clients", without_none(clients.model_dump(mode="json", exclude_unset=True)))
+    put(found, "data.clients.by", clients.by)
+    return found
+
+
+def without_none(table: Mapping[str, Any]) -> Table:
+    """Leave out what is not set: TOML has no word for it."""
+    inner = ((k, without_none(v) if isinstance(v, Mapping) else v) for k, v in table.items())
+    return {k: v for k, v in inner if v is not None}

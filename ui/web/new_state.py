@@ -1,0 +1,44 @@
+"""What the page of a new experiment remembers: its first draft, and who answers questions."""
+
+from concurrent.futures import Future
+
+import streamlit as st
+
+from federation.errors import FedpilotError
+from ui.web.checker import Answer, Checker
+from ui.web.draft import Draft, draft_of_run, first_draft
+from ui.web.shell import plain, shelf
+
+DRAFT, NUMBER, LIKE = "new-draft", "new-number", "like"
+MOMENT = 0.1  # seconds that a page waits for an answer before it goes on without
+
+
+@st.cache_resource(show_spinner=False, on_release=Checker.close)
+def checker() -> Checker:
+    """Return the process that knows torch, one for all tabs."""
+    return Checker()
+
+
+def ask(what: str, **question: object) -> "Future[Answer]":
+    """Ask it something."""
+    return checker().ask(what, **question)
+
+
+def fill(draft: Draft) -> None:
+    """Fill the form anew."""
+    st.session_state[DRAFT] = draft
+    st.session_state[NUMBER] = st.session_state.get(NUMBER, 0) + 1
+
+
+def draft() -> tuple[Draft, str]:
+    """Return what the form is filled with, and the name of this filling."""
+    like = st.query_params.get(LIKE)
+    if like and st.session_state.get("new-like") != like:
+        st.session_state["new-like"] = like
+        try:
+            fill(draft_of_run(shelf().open(like).run))
+        except FedpilotError as error:
+            st.error(plain(str(error)), icon=":material/error:")
+    if DRAFT not in st.session_state:
+        fill(first_draft())
+    return st.session_state[DRAFT], f"new{st.session_state[NUMBER]}"

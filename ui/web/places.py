@@ -1,0 +1,132 @@
+"""Where the interface keeps what people bring and write: uploads, configurations, made-up sets.
+
+All of it lies beside the runs, in folders whose names begin with a dot, written whole or not at
+all.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from federation.errors import ConfigError
+from federation.runs import storage
+from ui.web import jobs
+from ui.web.jobs import Job
+from ui.web.written import toml_text
+
+UPLOADS, CONFIGS, DATA = ".uploads", ".configs", ".data"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SUFFIXES = ("jsonl", "ndjson", "json", "csv", "parquet", "txt")
+LARGEST = 50_000_000  # bytes of a report that are read
+
+
+def checked_name(name: str, taken: Sequence[str] = ()) -> str:
+    """Return a name that a folder can have.
+
+    Args:
+        name: as it was typed.
+        taken: names that are gone.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    if not NAME.fullmatch(name):
+        raise ConfigError(
+            "name: write letters, digits, '.', '_' and '-', the first one a letter or digit,"
+            " 64 at most"
+        )
+    if name in taken:
+        raise ConfigError(f"name: there is a {name} already; choose another")
+    return name
+
+
+def keep_upload(runs: Path, name: str, data: bytes) -> Path:
+    """Keep a file that was brought; the same content is kept once.
+
+    Args:
+        runs: folder of the runs.
+        name: that it had; only its end and harmless letters of it are kept.
+        data: its bytes.
+
+    Raises:
+        ConfigError: if its suffix is of no kind that can be read.
+        StorageError: if it cannot be written.
+    """
+    stem, suffix = Path(name).stem, Path(name).suffix.lower()
+    if suffix.removeprefix(".") not in SUFFIXES:
+        raise ConfigError(f"{name}: bring a file that ends in {', '.join(SUFFIXES)}")
+    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "data"
+    digest = hashlib.sha256(data).hexdigest()[:12]
+    path = runs / UPLOADS / f"{safe}-{digest}{suffix}"
+    if not path.is_file():
+        with storage.explained(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        storage.atomic_write(path, data)
+    return path.absolute()
+
+
+def keep_config(runs: Path, name: str, table: Mapping[str, Any]) -> Path:
+    """Write a configuration.
+
+    Raises:
+        ConfigError: if it cannot be written as TOML.
+        StorageError: if the file cannot be written.
+    """
+    path = runs / CONFIGS / f"{name}.toml"
+    with storage.explained(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    storage.atomic_write(path, toml_text(table).encode())
+    return path
+
+
+def start_run(runs: Path, name: str, table: Mapping[str, Any]) -> Job:
+    """Write an experiment down and start it.
+
+    Raises:
+        ConfigError: if the name is taken or cannot be used.
+        StorageError: if something cannot be written.
+    """
+    taken = [path.name for path in runs.glob("*")]
+    taken += [job.about for job in jobs.jobs(runs) if job.alive]
+    config = keep_config(runs, checked_name(name, taken), table)
+    return jobs.start(runs, name, ["run", str(config), "--out", str(runs / name)], name)
+
+
+def clients_job(runs: Path, table: Mapping[str, Any], stamp: str, *, start: bool) -> Job | None:
+    """Find, or start, the job that says who would hold what.
+
+    Args:
+        runs: folder of the runs.
+        table: what of the experiment decides that, and no more.
+        stamp: state of its source; another state is another job.
+        start: whether to start it if there is none; one that failed is started anew.
+    """
+    text = toml_text(table)
+    name = f"clients-{hashlib.sha256(f'{text}{stamp}'.encode()).hexdigest()[:16]}"
+    args = ("data", str(runs / CONFIGS / f"{name}.toml"), "--json")
+    found = next((job for job in jobs.jobs(runs, "") if job.args == args), None)
+    if not start or (found is not None and (found.alive or found.code == 0)):
+        return found
+    keep_config(runs, name, table)
+    return jobs.start(runs, "a look at the clients", args)
+
+
+def reported(job: Job) -> dict[str, Any] | None:
+    """Return the JSON that a job printed last; None if it printed none."""
+    try:
+        with open(job.folder / jobs.LOG, "rb") as log:
+            text = log.read(LARGEST).decode("utf-8", "replace")
+    except OSError:
+        return None
+    starts = [m.start() for m in re.finditer(r"^\{", text, re.MULTILINE)]
+    for at in starts:
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text[at:])
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
