@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -57,6 +56,8 @@ class Checker:
         """Send a line to the process, starting it if need be; return its line, or nothing."""
         process = self._process
         if process is None or process.poll() is not None:
+            if process is not None:
+                process.communicate()
             process = self._process = started()
         if process.stdin is None or process.stdout is None:
             return ""
@@ -70,9 +71,8 @@ class Checker:
     def close(self) -> None:
         """Let the process end."""
         self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.wait(timeout=30)
+        if self._process is not None:
+            self._process.communicate(timeout=30)
 
 
 def started() -> "subprocess.Popen[str]":
@@ -99,8 +99,3 @@ def answer_of(asked: "Future[Answer]", seconds: float) -> tuple[Answer | None, s
         return None, ""
     except ConfigError as error:
         return None, str(error)
-
-
-def algorithms_of(answer: Answer | None) -> Mapping[str, Mapping[str, Any]]:
-    """Return name -> JSON schema of settings and what it is; empty while it is not known."""
-    return answer or {}

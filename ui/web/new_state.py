@@ -34,11 +34,14 @@ def draft() -> tuple[Draft, str]:
     """Return what the form is filled with, and the name of this filling."""
     like = st.query_params.get(LIKE)
     if like and st.session_state.get("new-like") != like:
-        st.session_state["new-like"] = like
+        st.session_state["new-like"], fault = like, ""
         try:
             fill(draft_of_run(shelf().open(like).run))
         except FedpilotError as error:
-            st.error(plain(str(error)), icon=":material/error:")
+            fault = str(error)
+        st.session_state["new-fault"] = fault
+    if like and (fault := st.session_state.get("new-fault")):
+        st.error(plain(fault), icon=":material/error:")
     if DRAFT not in st.session_state:
         fill(first_draft())
     return st.session_state[DRAFT], f"new{st.session_state[NUMBER]}"

@@ -9,15 +9,29 @@ import streamlit as st
 
 from ui.web.forms import LARGEST, Control, held, number_text
 
-VISIBLE = 5  # options that are shown side by side; more go into a list
-WIDE = ("words", "several", "ranges", "pairs")
+ROOM = 26  # letters of options that fit side by side; more go into a list
+WIDE = ("words", "several", "range", "ranges", "pairs")
 LONG = ("prompt", "response", "text", "separator")
 NAMES = {
     "lr": "Learning rate",
     "top_k": "Top-k share",
     "rslora": "rsLoRA scale",
     "by": "Clients by",
-    "kind": "Kind",
+    "adapter.kind": "What is trained",
+    "schedule.kind": "Schedule",
+    "algorithm.name": "Algorithm",
+    "data.count": "Organisations",
+    "data.clients.count": "Clients",
+    "data.clients.key": "Client field",
+    "data.clients.label": "Label field",
+    "data.choices": "Answers to choose from",
+    "cohort.size": "Clients a round",
+    "cohort.rule": "Chosen by",
+    "devices.deadline_seconds": "Deadline, seconds",
+    "cohort.deadline": "Deadline, seconds",
+    "pilot.deadline": "Answer within, seconds",
+    "pilot.model": "Language model",
+    "votes.epsilon": "Epsilon",
     "eps": "Epsilon",
     "dtype": "Number format",
     "bits": "Bits per value",
@@ -27,7 +41,7 @@ NAMES = {
     "every": "Evaluate every",
     "max_calls": "Most requests",
 }
-"""Last part of a key -> what people call it, where that is not the same."""
+"""Key, or its last part -> what people call it, where that is not the same."""
 
 Values = dict[str, object]
 
@@ -55,7 +69,7 @@ def name_of(control: Control) -> str:
     """Return what people call a key."""
     last = control.key.rpartition(".")[2]
     text = last.replace("_", " ")
-    return NAMES.get(last, text[:1].upper() + text[1:])
+    return NAMES.get(control.key) or NAMES.get(last) or text[:1].upper() + text[1:]
 
 
 def help_of(control: Control) -> str:
@@ -133,7 +147,7 @@ def choice(control: Control, filled: Filled) -> object:
     """Draw a choice."""
     value = held(control, filled.table)
     options = list(control.options)
-    if len(options) <= VISIBLE:
+    if sum(len(option) + 3 for option in options) <= ROOM:
         return st.segmented_control(
             name_of(control), options, default=value, required=not control.optional,
             key=filled.key(control), help=help_of(control), persist_state="session",
@@ -190,24 +204,28 @@ def text(control: Control, filled: Filled) -> object:
 def span(control: Control, filled: Filled) -> object:
     """Draw a lowest and a highest number."""
     low, high = held(control, filled.table)
-    return ends(name_of(control), filled.key(control), (low, high), help_of(control))
+    places = st.columns(2)
+    return ends(name_of(control), filled.key(control), (low, high), places, help_of(control))
 
 
 def ends(
-    name: str, key: str, value: tuple[Any, Any], help: str | None = None
+    name: str,
+    key: str,
+    value: tuple[Any, Any],
+    places: Sequence[Any],
+    help: str | None = None,
 ) -> list[float] | None:
-    """Draw two numbers; None if one is missing."""
+    """Draw two numbers into two places; None if one is missing."""
     whole = all(isinstance(x, int) for x in value)
-    steps = [1 if whole else step_of(x, Control(key, "number")) for x in value]
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        found = [
-            st.number_input(
-                f"{name}, {word}", value=x, step=step, format=None if whole else "%g",
-                key=f"{key}.{word}", help=help, persist_state="session", width=170,
-            )
-            for word, x, step in zip(("lowest", "highest"), value, steps, strict=True)
-        ]  # fmt: skip
-    return None if None in found else [x for x in found if x is not None]
+    found = [
+        place.number_input(
+            f"{name}, {word}", value=x, step=1 if whole else step_of(x, Control(key, "number")),
+            format=None if whole else "%g", key=f"{key}.{word}", help=help,
+            persist_state="session",
+        )
+        for word, x, place in zip(("lowest", "highest"), value, places, strict=True)
+    ]  # fmt: skip
+    return None if None in found else found
 
 
 def ranges(control: Control, filled: Filled) -> object:
@@ -217,14 +235,14 @@ def ranges(control: Control, filled: Filled) -> object:
     found: dict[str, object] = {}
     for name in unique([*control.options, *value]):
         start = value.get(name) or filled.known.get(f"{control.key}.{name}") or (1, 10)
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            on = st.toggle(
-                name.replace("_", " "), name in value, key=filled.key(control, f".{name}"),
-                width=130, persist_state="session",
-            )  # fmt: skip
-            if on:
-                key = filled.key(control, f".{name}.of")
-                found[name] = ends(name.replace("_", " "), key, (start[0], start[1]))
+        shown = NAMES.get(name, name.replace("_", " ").capitalize())
+        first, *places = st.columns(3, vertical_alignment="bottom")
+        on = first.toggle(
+            shown, name in value, key=filled.key(control, f".{name}"), persist_state="session"
+        )
+        if on:
+            key = filled.key(control, f".{name}.of")
+            found[name] = ends(shown, key, (start[0], start[1]), places)
     return {name: x for name, x in found.items() if x is not None}
 
 
