@@ -56,6 +56,8 @@ def table() -> None:
     found = [o for o in shelf().opened() if not states or status_of(o) in states]
     shown = rows([(o, status_of(o)) for o in found], wanted or "")
     for job in jobs(shelf().folder):
+        if not job.about:  # it makes no run: its own page tells of it
+            continue
         if job.alive and job.about not in shelf().names():
             st.caption(f":material/hourglass_top: {plain(job.title)} is starting …")
         elif job.code and job.about not in shelf().names() and job == jobs(shelf().folder)[0]:

@@ -1,0 +1,267 @@
+"""Made-up sets beside the runs: what there is of each, how it stands, and how one is begun.
+
+A set is a folder ``RUNS/.data/NAME``: its profile, its rows, its card.  Asked again with a gate,
+the same rows are made from the same seed and judged; they then lie beside the first ones.
+"""
+
+import json
+import shlex
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from agents.synthesis.profile import Profile, wanted
+from agents.synthesis.publish import Files
+from federation.config import Config
+from federation.errors import ConfigError
+from federation.runs import storage
+from ui.web import jobs
+from ui.web.draft import first_draft
+from ui.web.forms import Control, Table, controls, put
+from ui.web.jobs import Job
+from ui.web.places import DATA, checked_name, keep_config
+from ui.web.written import toml_text
+
+EXAMPLE = Path(__file__).parents[1] / "profile.toml"
+PROFILE, ROWS, GATED = "profile.toml", "set.jsonl", "gated.jsonl"
+GATE_ROUNDS = 3
+"""Rounds of each of the small runs by which the demo's experiment judges a set."""
+
+GLOBAL = tuple(controls(Profile.model_json_schema(), elsewhere={"clients"}))
+
+
+def client_controls(schema: Mapping[str, Any]) -> tuple[Control, ...]:
+    """Return the controls of one client."""
+    return tuple(controls(schema["$defs"]["ClientProfile"], "", (), schema["$defs"]))
+
+
+CLIENT = client_controls(Profile.model_json_schema())
+
+
+@dataclass(frozen=True)
+class MadeSet:
+    """A set that is there, or is being made.
+
+    Attributes:
+        folder: where it lies.
+        card: what was measured, the gate's card if it has spoken; empty while there is none.
+        rows: file of its rows; None while there is none.
+        status: "making", "judging", "made", "admitted", "rejected" or "failed".
+        said: of a job that failed or goes on, what it said last.
+    """
+
+    folder: Path
+    card: Mapping[str, Any]
+    rows: Path | None
+    status: str
+    said: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.folder.name
+
+
+def names(runs: Path) -> list[str]:
+    """List the sets, the newest first."""
+    found = [path.parent for path in (runs / DATA).glob(f"*/{PROFILE}")]
+    found.sort(key=lambda path: (path / PROFILE).stat().st_mtime, reverse=True)
+    return [path.name for path in found]
+
+
+def read(runs: Path, name: str) -> MadeSet:
+    """Read how a set stands.
+
+    Raises:
+        ConfigError: if there is none of that name.
+    """
+    folder = runs / DATA / checked_name(name)
+    if not (folder / PROFILE).is_file():
+        raise ConfigError(f"there is no set {name!r} in {runs / DATA}")
+    first, gated = Files(folder / ROWS), Files(folder / GATED)
+    card = card_in(gated)
+    places = (gated.rows, gated.rejected) if card else (first.rows,)
+    card = card or card_in(first)
+    rows = next((file for file in places if file.is_file()), None)
+    job = job_of(runs, folder)
+    if job is not None and job.alive:
+        return MadeSet(folder, card, rows, "judging" if card else "making", job.said)
+    if gate := card.get("gate"):
+        return MadeSet(folder, card, rows, "admitted" if gate["admitted"] else "rejected")
+    said = job.said if job is not None and job.code not in (0, None) else ""
+    if rows is None:
+        return MadeSet(folder, card, None, "failed", said or "it was stopped before it was made")
+    return MadeSet(folder, card, rows, "made", said)
+
+
+def card_in(files: Files) -> dict[str, Any]:
+    """Read a card; empty if there is none that can be read."""
+    try:
+        found = json.loads(files.card.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def job_of(runs: Path, folder: Path) -> Job | None:
+    """Return the newest job that made or judged a set."""
+    place = str(folder / PROFILE)
+    return next((job for job in jobs.jobs(runs, "") if place in job.args), None)
+
+
+def rows_of(made: MadeSet, most: int = 2000) -> list[dict[str, Any]]:
+    """Read rows of a set, the first so many of its beginning."""
+    if made.rows is None:
+        return []
+    try:
+        with open(made.rows, encoding="utf-8") as lines:
+            return [json.loads(line) for line in islice(lines, most)]
+    except (OSError, ValueError):
+        return []
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of ``fedpilot synthesize`` beside a profile.
+
+    Attributes:
+        seed: of all that is drawn.
+        model: spec of a language model; empty: the built-in templates.
+        private: files whose passages are kept out, and that vote.
+        test: files whose passages are kept out, and that never vote.
+    """
+
+    seed: int = 0
+    model: str = ""
+    private: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    def args(self, profile: Path, out: Path, gate: Path | None = None) -> list[str]:
+        """Return what follows ``fedpilot``."""
+        args = ["synthesize", str(profile), "--out", str(out), "--seed", str(self.seed), "--json"]
+        args += ["--model", self.model] if self.model else []
+        args += ["--private", *self.private] if self.private else []
+        args += ["--test", *self.test] if self.test else []
+        return [*args, "--gate", str(gate)] if gate else args
+
+    def command(self, profile: Path, out: Path) -> str:
+        """Write it as a command."""
+        return shlex.join(["fedpilot", *self.args(profile, out)])
+
+
+def begin(runs: Path, name: str, table: Mapping[str, Any], order: Order) -> Job:
+    """Write a profile down and start to make its set.
+
+    Raises:
+        ConfigError: if the name is taken, or the profile cannot be used.
+        StorageError: if something cannot be written.
+    """
+    folder = runs / DATA / checked_name(name, [path.name for path in (runs / DATA).glob("*")])
+    asked_for(table, order)
+    with storage.explained(folder):
+        folder.mkdir(parents=True)
+    storage.atomic_write(folder / PROFILE, toml_text(table).encode())
+    args = order.args(folder / PROFILE, folder / ROWS)
+    return jobs.start(runs, f"made-up data {name}", args)
+
+
+def judge(runs: Path, made: MadeSet, gate: Mapping[str, Any]) -> Job:
+    """Start to make a set again and pass it through the gate.
+
+    Args:
+        runs: folder of the runs.
+        made: the set.
+        gate: configuration of the runs that judge it.
+
+    Raises:
+        ConfigError: if they cannot be a gate for this profile.
+        StorageError: if something cannot be written.
+    """
+    from agents.synthesis.gate import check
+
+    profile = Profile.from_toml(made.folder / PROFILE)
+    check(Config.from_table(gate, "gate"), profile.gate)
+    job = job_of(runs, made.folder)
+    if job is None:
+        raise ConfigError(f"{made.name}: how it was made is not known any more; make it anew")
+    file, out = keep_config(runs, f"gate-{made.name}", gate), Files(made.folder / GATED)
+    for left in (out.rows, out.rejected):  # of a gate that was stopped before it spoke
+        with storage.explained(left):
+            left.unlink(missing_ok=True)
+    args = [str(out.rows) if x == str(made.folder / ROWS) else x for x in job.args]
+    args = args[: args.index("--gate")] if "--gate" in args else args
+    return jobs.start(runs, f"the gate of {made.name}", [*args, "--gate", str(file)])
+
+
+def gate_of(table: Mapping[str, Any], metric: str) -> Table:
+    """Return an experiment as a gate: short, on its own data, with the figure that is asked for."""
+    found: Table = json.loads(json.dumps(table))
+    found.get("data", {}).pop("extra", None)
+    found.pop("pilot", None)
+    measured = {"choice_accuracy": "choice"}.get(metric, metric)
+    metrics = found.get("evaluation", {}).get("metrics", ["nll"])
+    put(found, "evaluation.metrics", list(dict.fromkeys([*metrics, measured])))
+    put(found, "evaluation.baselines", [])
+    return found
+
+
+def demo_gate(metric: str) -> Table:
+    """Return the demo's experiment as a gate, a few rounds long."""
+    return gate_of({**first_draft().table, "rounds": GATE_ROUNDS}, metric)
+
+
+def asked_for(table: Mapping[str, Any], order: Order) -> list[dict[str, Any]]:
+    """Return what every client is to hold, in the words of ``fedpilot data --json``.
+
+    Raises:
+        ConfigError: if the profile cannot be used, in one line.
+    """
+    try:
+        profile = Profile.from_table(table)
+        if profile.votes is not None and not order.private:
+            raise ConfigError("votes: need who votes: name private files")
+        counts = wanted(profile, templates=not order.model)
+    except ConfigError as error:
+        raise ConfigError(str(error).removeprefix("profile: ")) from None
+    found: dict[str, dict[str, int]] = {}
+    for brief, count in counts.items():
+        found.setdefault(brief.client, {})[brief.label] = count
+    return [
+        {"client": name, "labels": labels, "examples": sum(labels.values())}
+        for name, labels in found.items()
+    ]
+
+
+def example_profile() -> Table:
+    """Return the profile that ``fedpilot synthesize --init`` writes."""
+    return tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
+
+
+def used(made: MadeSet, how: str) -> Table:
+    """Return an experiment that uses a set.
+
+    Args:
+        made: the set.
+        how: "source": it is the data; "extra": clients also train on it.
+    """
+    table = first_draft().table
+    if how == "extra":
+        put(table, "data.extra", str(made.rows))
+        return table
+    by_client = {"by": "key", "key": "client", "label": "label"}
+    table["data"] = {
+        "source": str(made.rows),
+        "prompt": "{instruction}\n{context}",
+        "response": "{response}",
+        "max_tokens": 256,
+        "clients": by_client,
+    }
+    return table
+
+
+def files_typed(text: str) -> tuple[str, ...]:
+    """Read file names, one a line."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
