@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,12 @@ GATE = {
 @pytest.fixture
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     found: list[list[str]] = []
-    monkeypatch.setattr(jobs.subprocess, "Popen", lambda args, **_: found.append(args))
+
+    def popen(args: list[str], **_: object) -> SimpleNamespace:
+        found.append(args)
+        return SimpleNamespace(poll=lambda: 0)
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
     return found
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +16,12 @@ from ui.web.jobs import Job
 def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Write jobs down without starting a process; return what was asked for."""
     found: list[list[str]] = []
-    monkeypatch.setattr(jobs.subprocess, "Popen", lambda args, **_: found.append(args))
+
+    def popen(args: list[str], **_: object) -> SimpleNamespace:
+        found.append(args)
+        return SimpleNamespace(poll=lambda: 0)
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
     return found
 
 

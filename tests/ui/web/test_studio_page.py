@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -52,7 +53,7 @@ def open_studio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a set into the folder as its job would."""
-    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, **__: None)
+    monkeypatch.setattr(jobs.subprocess, "Popen", lambda *_, **__: SimpleNamespace(poll=lambda: 0))
     table = {"clients": {"a": {"domain": "bank", "size": 1}}}
     job = made_sets.begin(tmp_path, "one", table, Order())
     folder = tmp_path / ".data" / "one"

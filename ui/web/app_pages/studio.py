@@ -6,12 +6,13 @@ from federation.errors import ConfigError, FedpilotError
 from ui.web import made_sets, studio_forms, studio_sets
 from ui.web.charts.mixes import mix_frame, mixes
 from ui.web.made_sets import Order
-from ui.web.shell import page, plain, problems, shelf
+from ui.web.shell import plain, problems, shelf
 from ui.web.written import toml_text
 
 ICON = ":material/auto_awesome:"
 SETS, DESCRIBE = "Sets", "Describe"
 """What the page shows, as it stands in the URL."""
+FEW = 8  # labels that are drawn beside the form
 
 
 def order() -> Order:
@@ -55,13 +56,16 @@ def describe() -> None:
         except ConfigError as wrong:
             error = str(wrong)
             st.error(plain(error), icon=":material/error:")
-        if st.button("Make it", type="primary", icon=ICON, disabled=bool(error), key="make"):
-            make(name or "", now, wanted)
+        st.button(
+            "Make it", type="primary", icon=ICON, disabled=bool(error), key="make",
+            on_click=make, args=(name or "", now, wanted),
+        )  # fmt: skip
         if asked:
             total = sum(client["examples"] for client in asked)
             st.metric("Rows asked for", f"{total:,}")
             st.altair_chart(
-                mixes(mix_frame(asked)[0], "label"), alt="What every client is to hold, as shares"
+                mixes(mix_frame(asked, FEW)[0], "label"),
+                alt="What every client is to hold, as shares",
             )
         written(name or "set", now, wanted)
 
@@ -82,9 +86,15 @@ def make(name: str, table: dict[str, object], wanted: Order) -> None:
     try:
         made_sets.begin(shelf().folder, name, table, wanted)
     except FedpilotError as wrong:
-        st.error(plain(str(wrong)), icon=":material/error:")
+        st.toast(plain(str(wrong)), icon=":material/error:", duration="long")
         return
-    st.switch_page(page("studio"), query_params={"view": SETS, "set": name})
+    st.session_state["set"] = name
+    turn_to(SETS)
+
+
+def turn_to(view: str) -> None:
+    """Show the other view."""
+    st.session_state["view"] = view
 
 
 def free_name() -> str:
@@ -104,8 +114,10 @@ def sets() -> None:
                 " language model write the rows, and a card says how good they are.",
                 text_alignment="center",
             )
-            if st.button("Describe a federation", type="primary", icon=ICON):
-                st.switch_page(page("studio"), query_params={"view": DESCRIBE})
+            st.button(
+                "Describe a federation", type="primary", icon=ICON, on_click=turn_to,
+                args=(DESCRIBE,),
+            )  # fmt: skip
         return
     studio_sets.listed(found)
     names = [made.name for made in found]

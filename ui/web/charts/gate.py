@@ -8,6 +8,7 @@ import pandas as pd
 
 from ui.web.language import METRICS
 
+AROUND = 90  # pixels of axis and legend
 WITHOUT, HAVING = "without the set", "with the set"
 
 
@@ -38,4 +39,4 @@ def gate_chart(gate: Mapping[str, Any]) -> alt.LayerChart:
         shape=alt.Shape("arm:N", scale=shapes, legend=legend),
         tooltip=["seed:N", "arm:N", alt.Tooltip("value:Q", title=title, format=".4f")],
     )
-    return alt.layer(lines, points).properties(height=alt.Step(34))
+    return alt.layer(lines, points).properties(height=34 * len(gate["seeds"]) + AROUND)

@@ -8,19 +8,23 @@ import pandas as pd
 
 MOST_CLIENTS, MOST_LABELS = 40, 24
 REST = "(others)"
+AROUND = 170  # pixels of legend, names of labels and title
 
 
-def mix_frame(clients: Sequence[Mapping[str, Any]]) -> tuple[pd.DataFrame, int]:
+def mix_frame(
+    clients: Sequence[Mapping[str, Any]], most_labels: int = MOST_LABELS
+) -> tuple[pd.DataFrame, int]:
     """Return clients x labels, the largest of both, and how many clients are left out.
 
     Args:
         clients: as ``fedpilot data --json`` reports them.
+        most_labels: labels that are drawn; the others are drawn as one.
     """
     totals: dict[str, int] = {}
     for client in clients:
         for label, count in client["labels"].items():
             totals[label] = totals.get(label, 0) + count
-    kept = sorted(totals, key=lambda label: -totals[label])[:MOST_LABELS]
+    kept = sorted(totals, key=lambda label: -totals[label])[:most_labels]
     largest = sorted(clients, key=lambda c: -c["examples"])[:MOST_CLIENTS]
     rows = [
         (f"{client['client']} ({client['examples']:,})", label, count, count / client["examples"])
@@ -62,5 +66,5 @@ def mixes(frame: pd.DataFrame, kind: str) -> alt.Chart:
                 alt.Tooltip("share:Q", format=".0%"),
             ],
         )
-        .properties(height=alt.Step(22))
+        .properties(height=24 * frame["client"].nunique() + AROUND)
     )
