@@ -93,7 +93,7 @@ def check_pilot(config: Config) -> None:
     if (spec := PilotSpec.of(config)) is None:
         return
     knobs = len(spec.bounds) or 1
-    build_policy(spec.policy, knobs, spec)
+    build_policy(getattr(spec, "proposer", spec.policy), knobs, spec)
     for name in spec.shadows:
         build_policy(name, min(knobs, len(KNOBS)))
 

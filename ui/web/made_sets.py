@@ -109,7 +109,8 @@ def card_in(files: Files) -> dict[str, Any]:
 def job_of(runs: Path, folder: Path) -> Job | None:
     """Return the newest job that made or judged a set."""
     place = str(folder / PROFILE)
-    return next((job for job in jobs.jobs(runs, "") if place in job.args), None)
+    found = [job for job in jobs.jobs(runs, "") if place in job.args]
+    return max(found, key=lambda job: job.began, default=None)
 
 
 def rows_of(made: MadeSet, most: int = 2000) -> list[dict[str, Any]]:

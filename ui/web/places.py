@@ -107,7 +107,8 @@ def clients_job(runs: Path, table: Mapping[str, Any], stamp: str, *, start: bool
     text = toml_text(table)
     name = f"clients-{hashlib.sha256(f'{text}{stamp}'.encode()).hexdigest()[:16]}"
     args = ("data", str(runs / CONFIGS / f"{name}.toml"), "--json")
-    found = next((job for job in jobs.jobs(runs, "") if job.args == args), None)
+    same = [job for job in jobs.jobs(runs, "") if job.args == args]
+    found = max(same, key=lambda job: job.began, default=None)
     if not start or (found is not None and (found.alive or found.code == 0)):
         return found
     keep_config(runs, name, table)

@@ -187,7 +187,7 @@ def text(control: Control, filled: Filled) -> object:
         return st.selectbox(
             name_of(control), options, options.index(value) if value in options else None,
             key=filled.key(control), help=help_of(control),
-            accept_new_options=not control.options, placeholder="not set",
+            accept_new_options=True, placeholder="not set",
             persist_state="session",
         )  # fmt: skip
     if control.key.rpartition(".")[2] in LONG:

@@ -12,6 +12,8 @@ from ui.web.written import toml_text
 ICON = ":material/auto_awesome:"
 SETS, DESCRIBE = "Sets", "Describe"
 """What the page shows, as it stands in the URL."""
+MADE = "studio-made"
+"""Key of the session: the set that was begun just now."""
 FEW = 8  # labels that are drawn beside the form
 
 
@@ -56,10 +58,9 @@ def describe() -> None:
         except ConfigError as wrong:
             error = str(wrong)
             st.error(plain(error), icon=":material/error:")
-        st.button(
-            "Make it", type="primary", icon=ICON, disabled=bool(error), key="make",
-            on_click=make, args=(name or "", now, wanted),
-        )  # fmt: skip
+        pressed = st.button("Make it", type="primary", icon=ICON, disabled=bool(error), key="make")
+        if pressed:
+            make(name or "", now, wanted)
         if asked:
             total = sum(client["examples"] for client in asked)
             st.metric("Rows asked for", f"{total:,}")
@@ -86,10 +87,10 @@ def make(name: str, table: dict[str, object], wanted: Order) -> None:
     try:
         made_sets.begin(shelf().folder, name, table, wanted)
     except FedpilotError as wrong:
-        st.toast(plain(str(wrong)), icon=":material/error:", duration="long")
+        st.error(plain(str(wrong)), icon=":material/error:")
         return
-    st.session_state["set"] = name
-    turn_to(SETS)
+    st.session_state[MADE] = name
+    st.rerun()
 
 
 def turn_to(view: str) -> None:
@@ -125,11 +126,15 @@ def sets() -> None:
     studio_sets.shown(next(made for made in found if made.name == chosen))
 
 
+if MADE in st.session_state:  # before the widgets that show it are drawn
+    st.session_state["set"] = st.session_state.pop(MADE)
+    turn_to(SETS)
 left, right = st.columns([3, 2], vertical_alignment="bottom")
 left.title("Data studio", icon=ICON)
 with right.container(horizontal=True, horizontal_alignment="right"):
+    first = None if "view" in st.session_state else SETS
     view = st.segmented_control(
-        "View", [SETS, DESCRIBE], default=SETS, required=True, key="view", bind="query-params",
+        "View", [SETS, DESCRIBE], default=first, required=True, key="view", bind="query-params",
         label_visibility="collapsed",
     )  # fmt: skip
 if view == DESCRIBE:
