@@ -252,7 +252,6 @@ def explicit(table: Mapping[str, Any], origin: str) -> Table:
     found: Table = json.loads(json.dumps(table))
     clients = with_defaults(config.data).clients
     put(found, "data.clients", without_none(clients.model_dump(mode="json", exclude_unset=True)))
-    put(found, "data.clients.by", clients.by)
     return found
 
 

@@ -92,11 +92,11 @@ def controls(
         elsewhere: keys, with the prefix, that are shown otherwise.
         defs: of the schema that this one is a part of.
     """
-    defs = schema.get("$defs", {}) if defs is None else defs
+    shared: Schema = schema.get("$defs", {}) if defs is None else defs
     found: list[Control] = []
     for name, described in schema.get("properties", {}).items():
         if (key := prefix + name) not in elsewhere:
-            found += of_property(key, described, elsewhere, defs)
+            found += of_property(key, described, elsewhere, shared)
     return found
 
 
@@ -145,7 +145,7 @@ def one(key: str, whole: Schema, parts: list[Schema]) -> Control:
     """
     kinds = {kind_of(part): part for part in parts if part.get("type") != "null"}
     words = [part["const"] for part in parts if "const" in part]
-    main = next((k for k in ORDER if k in kinds), "text")
+    main: Kind = next((k for k in ORDER if k in kinds), "text")
     part = kinds.get(main, whole)
     least, most = part.get("minimum"), part.get("maximum")
     under, over = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")

@@ -80,8 +80,8 @@ def takes(config: Config, sizes: Mapping[str, Any], report: Mapping[str, Any] | 
             help="weights, adapters, gradients and moments of the clients that share a pass;"
             " activations come on top",
         )  # fmt: skip
-        sent = spent.down is not None
-        two[0].metric("Sent to clients", size_text(spent.down) if sent else "–")
+        down = "–" if spent.down is None else size_text(spent.down)
+        two[0].metric("Sent to clients", down)
         two[1].metric(
             "Sent by clients", "–" if spent.up is None else size_text(spent.up),
             help="metered as the run would send it, compression included",

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import streamlit as st
@@ -54,11 +54,13 @@ class Filled:
         table: what they show first.
         id: of this filling; another one has widgets of its own.
         known: key -> names that are offered beside what may be typed.
+        around: key of a range, with its name -> where it starts when it is switched on.
     """
 
     table: Mapping[str, Any]
     id: str
     known: Mapping[str, Sequence[str]]
+    around: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def key(self, control: Control, part: str = "") -> str:
         """Return the name of a widget in the session."""
@@ -234,7 +236,7 @@ def ranges(control: Control, filled: Filled) -> object:
     st.markdown(f"**{name_of(control)}**", help=help_of(control))
     found: dict[str, object] = {}
     for name in unique([*control.options, *value]):
-        start = value.get(name) or filled.known.get(f"{control.key}.{name}") or (1, 10)
+        start = value.get(name) or filled.around.get(f"{control.key}.{name}", (1, 10))
         shown = NAMES.get(name, name.replace("_", " ").capitalize())
         first, *places = st.columns(3, vertical_alignment="bottom")
         on = first.toggle(

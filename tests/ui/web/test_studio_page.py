@@ -64,7 +64,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(app: AppTest) -> str:
-    return "\n".join(str(x.value) for kind in ("markdown", "caption") for x in app.get(kind))
+    return "\n".join(x.value for shown in (app.markdown, app.caption) for x in shown)
 
 
 def test_nothing_yet_offers_to_describe(open_studio):

@@ -132,7 +132,7 @@ def pilot(filled: Filled, values: Values) -> bool:
             for knob, key in KNOBS.items()
             if (span := spread(values.get(key)))
         }
-        section("pilot", Filled(filled.table, filled.id, {**filled.known, **around}), values)
+        section("pilot", Filled(filled.table, filled.id, filled.known, around), values)
     else:
         st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
     return bool(on)

@@ -23,7 +23,7 @@ def gate_frame(gate: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["seed", "arm", "value"])
 
 
-def gate_chart(gate: Mapping[str, Any]) -> alt.LayerChart:
+def gate_chart(gate: Mapping[str, Any]) -> alt.LayerChart | alt.FacetChart:
     """Draw every pair as a line between its two runs."""
     title = METRICS.get(gate["metric"], gate["metric"])
     base = alt.Chart(gate_frame(gate)).encode(

@@ -8,7 +8,7 @@ import pandas as pd
 
 MOST_CLIENTS, MOST_LABELS = 40, 24
 REST = "(others)"
-AROUND = 170  # pixels of legend, names of labels and title
+AROUND = 230  # pixels of legend, names of labels and title
 
 
 def mix_frame(
@@ -50,9 +50,14 @@ def mixes(frame: pd.DataFrame, kind: str) -> alt.Chart:
         .mark_rect(stroke="white", strokeWidth=1, strokeOpacity=0.25)
         .encode(
             x=alt.X(
-                "label:N", title=kind, sort=None, axis=alt.Axis(labelAngle=-40, labelLimit=140)
+                "label:N",
+                title=kind,
+                sort=None,
+                axis=alt.Axis(labelAngle=-40, labelLimit=140, labelOverlap=False),
             ),
-            y=alt.Y("client:N", title=None, sort=None, axis=alt.Axis(labelLimit=200)),
+            y=alt.Y(
+                "client:N", title=None, sort=None, axis=alt.Axis(labelLimit=200, labelOverlap=False)
+            ),
             color=alt.Color(
                 "share:Q",
                 title="share of the client's examples",
