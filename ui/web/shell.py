@@ -17,6 +17,7 @@ from ui.web.server import RUNS
 from ui.web.store import Opened, Shelf
 
 PAGES = Path(__file__).parent / "app_pages"
+JOINER = "\u2060"
 RUN = "run"
 """Key of the run in the URL and in the session."""
 JOB = "job"
@@ -67,6 +68,9 @@ def status_badge(status: str) -> str:
 
 def plain(text: str) -> str:
     """Let a text from data stand for itself in Markdown: no link, no image, no formula, no icon."""
+    # Addresses are made into links after escapes are undone; a joiner of no width keeps them apart.
+    for sign in ("://", "www.", "@"):
+        text = text.replace(sign, f"{sign[0]}{JOINER}{sign[1:]}")
     return "".join(f"\\{c}" if c in "\\`*_{}[]()#+-.!|<>~$:&" else c for c in text)
 
 

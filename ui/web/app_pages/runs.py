@@ -41,10 +41,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "Find", type="search", placeholder="name, algorithm, data, tag", key="q", live=True,
         bind="query-params", width=320,
     )  # fmt: skip
-    states = st.pills(
-        "Status", list(STATUSES), selection_mode="multi", key="status", bind="query-params",
-        format_func=lambda s: STATUSES[s].word,
-    )  # fmt: skip
+    words = [look.word for look in STATUSES.values()]
+    states = st.pills("Status", words, selection_mode="multi", key="status", bind="query-params")
 
 busy = any(o.status == "running" for o in shelf().opened())
 busy = busy or any(job.alive for job in jobs(shelf().folder))
@@ -53,7 +51,7 @@ busy = busy or any(job.alive for job in jobs(shelf().folder))
 @st.fragment(run_every=EVERY if busy else None)
 def table() -> None:
     """Show the runs that are wanted, and what can be done with the one that is selected."""
-    found = [o for o in shelf().opened() if not states or status_of(o) in states]
+    found = [o for o in shelf().opened() if not states or STATUSES[status_of(o)].word in states]
     shown = rows([(o, status_of(o)) for o in found], wanted or "")
     for job in jobs(shelf().folder):
         if not job.about:  # it makes no run: its own page tells of it
