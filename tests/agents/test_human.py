@@ -10,7 +10,7 @@ import pytest
 
 from agents import spec
 from agents.experiment import replay, resume, run_experiment
-from agents.pilot import applied
+from agents.seen import applied
 from agents.spec import PilotSpec
 from federation.config import Config
 from federation.errors import ConfigError, StoppedError
