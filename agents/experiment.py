@@ -95,7 +95,9 @@ class Recorded(RulePlanner):
     def decide(self, round: int) -> DecisionRecord:
         """Repeat the decision of a round; its source becomes "replay"."""
         decision = self._recorded.decisions[round]
-        return decision.model_copy(update={"source": "replay", "seconds": 0.0})
+        # A round that was to be the last need not have been: somebody may have asked for more.
+        last = decision.last and round == self._recorded.last_round
+        return decision.model_copy(update={"source": "replay", "seconds": 0.0, "last": last})
 
     def rollback(self, round: int, loss: float, failure: str) -> RollbackRecord | None:
         """Undo what was undone."""

@@ -6,8 +6,6 @@ any instant and resumed.
 """
 
 import os
-import re
-import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,13 +19,13 @@ from federation.cohort.planner import Planner, RulePlanner
 from federation.cohort.selection import CohortSpec, check_population
 from federation.config import AlgorithmSpec, Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
-from federation.errors import ConfigError, CorruptError
+from federation.errors import ConfigError
 from federation.evaluation.assess import assess
 from federation.pretraining.pretrain import pretrain
 from federation.pretraining.recipe import recipe_of, texts_of
-from federation.runs import storage
 from federation.runs.folder import ADAPTER, BASELINES
 from federation.runs.history import History
+from federation.runs.keys import NOISE_KEY, draw_key, read_key
 from federation.runs.peft_files import load_adapter, save_adapter
 from federation.runs.records import EvaluationRecord, Record, RoundRecord
 from federation.runs.run import Run
@@ -46,9 +44,6 @@ from federation.training.engine import LocalEngine, measure_chunk
 from federation.training.local import Task, Trainable
 from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
-
-NOISE_KEY, KEY_BYTES = "noise.key", 16
-
 
 Planning = Callable[["Setup", History, int], Planner]
 """Given a setup, the records of its run and the bytes a client moves in a round: who decides."""
@@ -234,25 +229,10 @@ def keyed(setup: Setup, writer: RunWriter) -> Setup:
         return setup
     file = writer.path / NOISE_KEY
     if not file.exists() and writer.history.start is None:
-        storage.atomic_write(file, secrets.token_hex(KEY_BYTES).encode(), mode=0o600)
+        draw_key(file)
     key = read_key(file)
     algorithm = build_algorithm(setup.config, key)
     return replace(setup, task=replace(setup.task, algorithm=algorithm), key=key)
-
-
-def read_key(file: Path) -> str:
-    """Read the key of the privacy noise.
-
-    Raises:
-        CorruptError: if it is gone or damaged.
-    """
-    if not file.exists():
-        raise CorruptError(f"{file} is missing, other noise would follow; restore it from a copy")
-    with storage.explained(file):
-        key = file.read_bytes()
-    if not re.fullmatch(rb"[0-9a-f]{%d}" % (2 * KEY_BYTES), key):
-        raise CorruptError(f"{file} is damaged: it is no key; restore it from a copy")
-    return key.decode()
 
 
 def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:

@@ -6,7 +6,6 @@ and with them all random draws, go on.  So a fork in which nothing is otherwise 
 bits.  The parent is only read, and need not be there afterwards.
 """
 
-import secrets
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -16,11 +15,12 @@ from typing import Any
 
 from federation.config import Config, set_key
 from federation.errors import ConfigError, CorruptError
-from federation.experiment import KEY_BYTES, NOISE_KEY, Planning, by_rule, set_up, write_on
+from federation.experiment import Planning, by_rule, set_up, write_on
 from federation.pretraining.recipe import flat, recipe_of
 from federation.runs import storage
 from federation.runs.folder import CLIENTS, CONFIG, JOURNAL, STATE
 from federation.runs.journal import Journal
+from federation.runs.keys import NOISE_KEY, draw_key
 from federation.runs.records import ForkRecord, RoundRecord
 from federation.runs.run import Run, checkpoint_files, memory_after
 from federation.runs.writer import refuse_used
@@ -169,8 +169,7 @@ def fill(parent: Run, made: Path, round: int, config: Config) -> None:
     """Write what a fork consists of into an empty run directory."""
     storage.atomic_write(made / CONFIG, config.model_dump_json(indent=2).encode())
     if config.upload.noise is not None:  # never the same noise on something else
-        key = secrets.token_hex(KEY_BYTES).encode()
-        storage.atomic_write(made / NOISE_KEY, key, mode=0o600)
+        draw_key(made / NOISE_KEY)
     record = parent.history.rounds[round]
     checkpoint = checkpoint_files(parent.path, parent.history)[round]
     files = {checkpoint: record.checkpoint_sha256}

@@ -1,7 +1,6 @@
 """Private and test text as files, read for three things alone: to be kept out of a set, to vote,
 and to be compared with.  Nothing of it is written anywhere or stands in a prompt."""
 
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,10 +10,9 @@ import numpy as np
 
 from federation.address import generator
 from federation.data.sources import Row, read_records
-from federation.runs.storage import atomic_write
+from federation.runs.keys import draw_key, read_key
 
 FIELDS = ("instruction", "context", "response")
-KEY_BYTES = 16
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,8 @@ def noise_from(file: Path, private: Private) -> Callable[[int, Sequence[str]], n
         CorruptError: if the file is damaged.
         StorageError: if it cannot be written.
     """
-    from federation.experiment import read_key
-
     if not file.exists():
-        atomic_write(file, secrets.token_hex(KEY_BYTES).encode(), mode=0o600)
+        draw_key(file)
     secret, whose = read_key(file), private.digest
 
     def noise(round: int, candidates: Sequence[str]) -> np.random.Generator:

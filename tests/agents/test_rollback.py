@@ -208,10 +208,10 @@ def test_a_pilot_that_has_nothing_to_undo_is_as_before(tmp_path):
 
 
 def test_a_real_run_is_undone_and_repeated(tmp_path):
-    """With so small a factor a model's losses over other cohorts count as divergence."""
+    """Hardly anything is learnt, so that a little more loss of another cohort is divergence."""
     world = tiny_world(tmp_path)
-    plain = Config.from_toml(world.config, ["rounds=9", "engine.chunk=2", "work.lr=0.05"])
-    table = {"policy": "null", "bounds": {"lr": [1e-3, 10.0]}, "trust": 100.0, "rollback": 1.001}
+    plain = Config.from_toml(world.config, ["rounds=6", "engine.chunk=2", "work.lr=1e-5"])
+    table = {"policy": "null", "bounds": {"lr": [1e-6, 1e-4]}, "rollback": 1.001}
     config, cache = plain.model_copy(update={"pilot": table}), tmp_path / "cache"
     run = run_experiment(config, tmp_path / "run", cache=cache)
     assert run.history.rollbacks and problems(run.path) == []

@@ -43,11 +43,19 @@ def place(client: str) -> torch.Tensor:
     return SPREAD * torch.randn(P, generator=torch_generator("valley", client))
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is trained, as a session changes it."""
+
+    algorithm: Algorithm
+
+
 @dataclass
 class Valley:
     """An engine: trains by descent, one client after another."""
 
     memory: DiskMemory
+    task: Job = field(default_factory=lambda: Job(remembering()))
     trained: list[int] = field(default_factory=list)
 
     def train(self, sent: Tree, plan: RoundPlan) -> Reports:
