@@ -44,6 +44,7 @@ def command(args: Namespace) -> str:
     words = ["fedpilot", "bench", "pilot"]
     words += [word for name in args.track for word in ("--track", name)]
     words += [word for spec in args.model for word in ("--model", spec)]
+    words += ["--take", str(args.take)] if args.take else []
     words += ["--quick"] if args.quick else []
     words += ["--out", str(Path("docs", args.out.name))] if args.out else []
     return shlex.join(words + (["--json"] if args.json else []))

@@ -27,7 +27,8 @@ from federation.tree import Tree
 from federation.whatif import contributions
 
 FAULTS: tuple[str | None, ...] = (FLIPPER, RIDER, None)
-ROUNDS, ASKED = 5, 10
+ROUNDS, ASKED = 12, 10
+WORK = {"lr": 1.6e-2, "steps": 4, "batch_size": 8}  # enough to learn what a fault can spoil
 LOOKED = 3  # newest rounds whose contributions are measured
 OUTLIER = 3.5  # robust z-score (Iglewicz and Hoaglin 1993) from which a client stands out
 
@@ -53,6 +54,7 @@ def stored(base: Path, cache: Path, out: Path, seed: int, fault: str | None) -> 
         [fault] if fault else [],
         rounds=ROUNDS,
         cohort={"size": ASKED},
+        work=WORK,
         engine={"chunk": ASKED, "threads": 1, "keep_updates": LOOKED},
     )
     setup = set_up(own, None, cache)

@@ -29,7 +29,7 @@ from federation.experiment import Setup
 from federation.runs.records import DecisionRecord
 from federation.runs.run import History
 
-PLACES = ("dirichlet-0.5", "noise", "stragglers")
+PLACES = ("dirichlet-0.5", "quantity", "stragglers")
 START = {"lr": 4e-3, "steps": 2.0, "cohort_size": 3.0}  # too low a rate, as one finds them
 BOUNDS = {"lr": [1e-3, 0.1], "cohort_size": [2, 6]}
 SHADOW = "heuristic"

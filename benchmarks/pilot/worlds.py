@@ -1,8 +1,8 @@
 """Federations with planted faults: it is known who is wrong, who is slow and who is rare.
 
 Nine ordinary clients hold some desks each; two hold desks that nobody else has; a flipper answers
-with the next desk; a free rider holds ordinary rows and reports no change.  Whoever is to be judged
-is judged on honest rows of all desks, which no client holds.
+with a desk three further; a free rider holds ordinary rows and reports no change.  Models are
+judged on honest rows of all desks, which no client holds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,7 +37,7 @@ def rows(seed: int, faults: Sequence[str]) -> Iterator[Row]:
     for client in (*ORDINARY, *faults):
         mix = draw.dirichlet([1.0] * len(COMMON))
         for desk in draw.choice(len(COMMON), size=EACH, p=mix):
-            answer = (desk + 1) % len(COMMON) if client == FLIPPER else desk
+            answer = (desk + 3) % len(COMMON) if client == FLIPPER else desk
             yield row(client, COMMON[desk], COMMON[answer], draw)
     for client, desk in zip(RARE, SELDOM, strict=True):
         for _ in range(EACH):
