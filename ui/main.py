@@ -29,7 +29,7 @@ QUIET = {
 
 
 def open_streams() -> None:
-    """Let output that the caller has closed go nowhere: else a file of a run would take its place."""
+    """Let output that the caller closed go nowhere: else a file of a run took its number."""
     for number, name in ((1, "stdout"), (2, "stderr")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -33,8 +33,12 @@ SETTINGS = {
         ["rouge_l", "data.text"],
     ),
     "no modules": (["adapter.targets=[]"], 2, ["adapter.targets:", "all-linear"]),
-    "modules of a wrong type": (["adapter.targets=5"], 2, ["adapter.targets: "]),
-    "no clients a pass": (["engine.chunk=0"], 2, ["engine.chunk: "]),
+    "modules of a wrong type": (["adapter.targets=5"], 2, ["adapter.targets must be"]),
+    "no clients a pass": (
+        ["engine.chunk=0"],
+        2,
+        ["engine.chunk must be a whole number of at least 1 or 'auto'"],
+    ),
     "key of the other adapter": (["adapter.kind=full"], 2, ["adapter.rank is of no use"]),
     "noise and selection by loss": (
         ["upload.clip=1.0", "upload.noise=1.0", "cohort.rule=oort"],
@@ -89,7 +93,13 @@ def test_a_client_with_one_example_trains_and_is_not_judged(
     out = tmp_path / "run"
     said = call("run", world.config, "--out", out, "--set", f"data.source={path}", "rounds=1")
     assert said.code == 0
-    assert "lonely" in Run.open(out).rounds[0].record.clients
+    run = Run.open(out)
+    assert "lonely" in run.rounds[0].record.clients
+    (warning,) = run.history.warnings
+    assert "1 client has" in warning.text and "'lonely'" in warning.text
+    assert warning.text in call("show", out).out
+    said = call("data", world.config, "--set", f"data.source={path}")
+    assert "not judged: 1 client has" in said.out
 
 
 @pytest.mark.parametrize(("more", "steps"), [([], 3), (["upload.bits=4"], 6)])

@@ -7,8 +7,8 @@ from federation.errors import ConfigError
 from federation.runs.run import Run
 from tests.ui.web.made_uichat import asked, config, open_run, steered
 from ui.web import asking, decided
-from ui.web.charts import decisions as charts
 from ui.web.answer_forms import fields_of, filled
+from ui.web.charts import decisions as charts
 
 
 @pytest.fixture
