@@ -7,7 +7,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from federation.cohort.devices import DevicesSpec
 from federation.cohort.selection import CohortSpec
@@ -33,7 +34,13 @@ from federation.specs import (
     Names,
     ScheduleSpec,
     Spec,
+    got,
+    lower_first,
+    wanted,
 )
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 ORGANISATIONS = "organisations"  # data.source of the built-in client data
 BY_LOSS = ("power_of_choice", "oort")  # rules that choose by what clients report
@@ -73,6 +80,18 @@ class DataSpec(Spec):
     )
     clients: ClientsSpec = Field(default_factory=lambda: ClientsSpec.model_validate({}))
     split: SplitSpec = Field(default_factory=lambda: SplitSpec.model_validate({}))
+
+    @model_validator(mode="after")
+    def _count_and_examples_are_of_the_built_in_data(self) -> Self:
+        """Refuse what another source would ignore."""
+        for name in ("count", "examples"):
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and self.source != ORGANISATIONS:
+                raise ValueError(
+                    f"{name} is of source = {ORGANISATIONS!r} alone; remove it"
+                    " (clients.count is the number of clients, evaluation.max_examples of tests)"
+                )
+        return self
 
 
 class AlgorithmSpec(BaseModel):
@@ -206,10 +225,10 @@ class Config(Spec):
             try:
                 LocalWork.model_validate({"steps": steps * size})
             except ValidationError as error:
-                bound = error.errors()[0]["msg"].removeprefix("Input should be ")
+                must = wanted(error.errors()[:1], LocalWork.model_fields["steps"])
                 raise ValueError(
                     f"evaluation.baselines: centralised makes work.steps x cohort.size ="
-                    f" {steps * size} steps a round, which should be {bound}; lower one, or drop it"
+                    f" {steps * size} steps a round, which {must}; lower one, or drop it"
                 ) from None
         return self
 
@@ -286,15 +305,38 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
         key = ".".join(str(part) for part in first["loc"] if part not in ("lora", "full"))
         if key in known:
             return f"{key} is of no use with what else is set; remove it"
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.3)
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        last = {name.rpartition(".")[2]: name for name in known}
+        near = near or [last[x] for x in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
         return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
     # What pydantic says beside keys (which branch of a union it tried) is of no use to a person.
     names = {name for key in known for name in key.split(".")}
-    key = ".".join(str(part) for part in first["loc"] if part in names or isinstance(part, int))
-    message = first["msg"].removeprefix("Value error, ")
-    got = first.get("input")
-    shown = f" (got {got!r})" if isinstance(got, str | int | float | bool) else ""
-    return f"{key}: {message[0].lower()}{message[1:]}{shown}" if key else message
+
+    def key_of(error: "ErrorDetails") -> tuple[str | int, ...]:
+        found = tuple(x for x in error["loc"] if x in names or isinstance(x, int))
+        return (*found, "kind") if error["type"].startswith("union_tag") else found
+
+    if first["type"] in ("value_error", "assertion_error"):
+        key, message = ".".join(map(str, key_of(first))), first["msg"].removeprefix("Value error, ")
+        return f"{key}: {lower_first(message)}" if key else message
+    # Of the branches of a union, the one that came furthest knows best what is wrong.
+    about = [x for x in error.errors() if key_of(x)[: len(key_of(first))] == key_of(first)]
+    deepest = max(map(key_of, about), key=len)
+    same = [x for x in about if key_of(x) == deepest]
+    must = wanted(same, field_at(model, deepest))
+    key, value = ".".join(map(str, deepest)), same[0].get("input")
+    if first["type"].startswith("union_tag") and isinstance(value, Mapping):
+        value = value.get("kind")
+    return f"{key} {must}, got {got(value)}"
+
+
+def field_at(model: type[BaseModel], key: Sequence[str | int]) -> FieldInfo | None:
+    """Find what a key, taken apart, is declared as; None of an item of a list."""
+    field = model.model_fields.get(str(key[0])) if key else None
+    if field is None or len(key) == 1:
+        return field
+    inner = (field_at(x, key[1:]) for x in models_in(field.annotation))
+    return next((x for x in inner if x is not None), None)
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

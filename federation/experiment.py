@@ -19,6 +19,7 @@ from federation.cohort.planner import Planner, RulePlanner
 from federation.cohort.selection import CohortSpec, check_population
 from federation.config import AlgorithmSpec, Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
+from federation.data.splits import not_judged
 from federation.errors import ConfigError
 from federation.evaluation.assess import assess
 from federation.pretraining.pretrain import pretrain
@@ -27,11 +28,12 @@ from federation.runs.folder import ADAPTER, BASELINES
 from federation.runs.history import History
 from federation.runs.keys import NOISE_KEY, draw_key, read_key
 from federation.runs.peft_files import load_adapter, save_adapter
-from federation.runs.records import EvaluationRecord, Record, RoundRecord
+from federation.runs.records import EvaluationRecord, Record, RoundRecord, WarningRecord
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter, refuse_used
 from federation.session import Judge, Session, Watch, ending, start_record
-from federation.training.base import Base, check_sequences, load_base
+from federation.specs import LoRASpec
+from federation.training.base import Base, check_sequences, hash_of, load_base
 from federation.training.build import (
     CENTRALISED,
     UNKEYED,
@@ -126,6 +128,14 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     task = Task(base, trainable, algorithm, data.corpus.tokens)
     params = first_params(trainable, config.seed, base_dir or Path.cwd())
     return Setup(config, base, data, task, params.to(wide))
+
+
+def beginnings(setup: Setup) -> dict[str, str]:
+    """Hash what a run begins from and reads again when it goes on (session.BEGINNINGS)."""
+    facts = {"model": setup.base.digest}
+    if isinstance(setup.config.adapter, LoRASpec) and setup.config.adapter.start is not None:
+        facts["start"] = hash_of(setup.params)
+    return facts
 
 
 def first_params(trainable: Trainable, seed: int, base_dir: Path) -> Tensor:
@@ -251,13 +261,16 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         watch=watch,
         rebuilt=setup.rebuilt,
     )
-    data = setup.data.corpus.digest
+    data, facts = setup.data.corpus.digest, beginnings(setup)
     if writer.history.start is None:
         watch.phase("measuring how many clients a pass are fastest")
         chunk = chosen_chunk(setup, session.engine, session.planner)
         seed = setup.config.seed
-        session.append(start_record(writer, setup.base, seed=seed, chunk=chunk, data=data))
-    session.go_on(setup.base, data)
+        begun = start_record(writer, setup.base, seed=seed, chunk=chunk, data=data, facts=facts)
+        session.append(begun)
+        if setup.judges_base and (untested := setup.data.judged.untested):
+            session.append(WarningRecord(about="client", text=not_judged(untested)))
+    session.go_on(setup.base, data, facts)
     if setup.judges_base and not writer.history.rounds:
         watch.phase("evaluating the base model")
         append_new(session, assess(setup, None, writer.memory, None))

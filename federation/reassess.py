@@ -104,7 +104,7 @@ def other_questions(
     spec = config.data.model_copy(update={"clients": nobody})
     parsed = templates(spec, tokenizer)
     corpus = tokenise(
-        read_records(source, base_dir, text=spec.text_unit),
+        read_records(source, base_dir, text=spec.text_unit, asked="--data"),
         parsed,
         tokenizer,  # pyright: ignore[reportArgumentType]
         max_tokens=spec.max_tokens,

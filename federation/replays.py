@@ -23,7 +23,7 @@ from federation.errors import ConfigError, CorruptError, DataError
 from federation.evaluation import scores
 from federation.evaluation.assess import global_rows
 from federation.evaluation.evaluate import Evaluation, score
-from federation.experiment import Setup, default_cache, set_up
+from federation.experiment import Setup, beginnings, default_cache, set_up
 from federation.plan import Reports, RoundPlan
 from federation.pretraining.recipe import recipe_of
 from federation.runs import tree_files
@@ -191,7 +191,7 @@ def stage(run: Run, round: int, rounds: int, cache: Path | None, watch: Watch) -
     state = run.state(round - 1) if round else None
     watch.phase("loading model and data")
     setup = set_up(config, None, cache or default_cache())
-    same_arithmetic(start, setup.base, setup.data.corpus.digest)
+    same_arithmetic(start, setup.base, setup.data.corpus.digest, beginnings(setup))
     if not len(test_rows(setup)):
         raise DataError("what-if: there is no test set to judge on; raise data.split.test")
     down = setup.algorithm.sent(setup.algorithm.init(setup.params))

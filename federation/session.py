@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -35,6 +36,9 @@ from federation.training.engine import LocalEngine
 from federation.tree import Tree, nbytes
 from federation.undoing import undo
 
+BEGINNINGS = {"model": "the base model", "start": "the adapter that adapter.start names"}
+"""What is read again when a run goes on, and must be what it was; and what it is called."""
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LIBRARIES = ("torch", "transformers", "numpy", "tokenizers")  # whose versions decide the bits
 
 
@@ -102,20 +106,21 @@ class Session:
             self.writer.append(record)
         self.watch.record(record)
 
-    def go_on(self, base: Base, data: str) -> None:
+    def go_on(self, base: Base, data: str, facts: Mapping[str, str] = NOTHING) -> None:
         """Take over what the start record says, and what the committed rounds taught the planner.
 
         Args:
             base: the model that is trained.
             data: digest of the data.
+            facts: hashes of what else it begins from, see :data:`BEGINNINGS`.
 
         Raises:
-            ConfigError: if data or dtype would change the bits of the run.
+            ConfigError: if one of them, or dtype, would change the bits of the run.
         """
         history = self.writer.history
         if history.start is None:
             raise AssertionError("a run begins with a start record")
-        same_arithmetic(history.start, base, data)
+        same_arithmetic(history.start, base, data, facts)
         self.engine.chunk = history.start.chunk_size
         for round, record in history.rounds.items():
             self.planner.learn(record, history.decisions[round])
@@ -269,7 +274,15 @@ def ending(session: Session) -> Iterator[None]:
     session.end("finished")
 
 
-def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: str) -> StartRecord:
+def start_record(
+    writer: RunWriter,
+    base: Base,
+    *,
+    seed: int,
+    chunk: int,
+    data: str,
+    facts: Mapping[str, str] = NOTHING,
+) -> StartRecord:
     """Say what decides the bits of a run.
 
     Args:
@@ -278,6 +291,7 @@ def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: 
         seed: run seed.
         chunk: clients a pass.
         data: digest of the data.
+        facts: hashes of what else it begins from, see :data:`BEGINNINGS`.
     """
     return StartRecord(
         seed=seed,
@@ -291,6 +305,7 @@ def start_record(writer: RunWriter, base: Base, *, seed: int, chunk: int, data: 
             "device": device_name(base),
             "grafts": ",".join(base.grafts),
             "data": data,
+            **facts,
         },
     )
 
@@ -300,7 +315,9 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES}
 
 
-def same_arithmetic(start: StartRecord, base: Base, data: str) -> None:
+def same_arithmetic(
+    start: StartRecord, base: Base, data: str, facts: Mapping[str, str] = NOTHING
+) -> None:
     """Take over the recorded number of threads; refuse what would change the bits otherwise.
 
     Raises:
@@ -316,6 +333,11 @@ def same_arithmetic(start: StartRecord, base: Base, data: str) -> None:
             f"this run began in {began} and this machine would go on in {now}; "
             "resume it on a machine like the one where it began, or start a new run"
         )
+    for name, sha256 in facts.items():
+        if start.machine.get(name, sha256) != sha256:
+            raise ConfigError(
+                f"{BEGINNINGS[name]} changed since this run began; restore it, or start a new run"
+            )
 
 
 def device_name(base: Base) -> str:

@@ -6,9 +6,28 @@ Light: nothing here imports torch.
 """
 
 import math
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+WORDS = {
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "string_type": "text",
+    "string_too_short": "text that is not empty",
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "model_type": "a table",
+    "model_attributes_type": "a table",
+    "dict_type": "a table",
+    "missing": "given",
+}
+"""What pydantic's complaints mean to a person."""
 
 
 class Spec(BaseModel):
@@ -23,6 +42,64 @@ def as_tuple(value: Any) -> Any:
 
 
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(as_tuple)]
+
+
+def wanted(errors: Sequence["ErrorDetails"], field: FieldInfo | None = None) -> str:
+    """Say what a value should have been, in our words.
+
+    Args:
+        errors: pydantic's about one value: several, if it may be one thing or another.
+        field: what the value was for; its bounds are named, and its meaning.
+
+    Returns:
+        As ``"must be a number above 0 and at most 10 (client learning rate)"``.
+    """
+    meant = " or ".join(dict.fromkeys(_wanted(error, field) for error in errors))
+    why = f" ({field.description})" if field and field.description else ""
+    return f"must be {meant}{why}"
+
+
+def _wanted(error: "ErrorDetails", field: FieldInfo | None) -> str:
+    """Say what one branch of a field's type takes."""
+    kind, ctx = error["type"], error.get("ctx", {})
+    limits = {x: ctx[x] for x in ("gt", "ge", "lt", "le") if x in ctx}
+    for mark in field.metadata if field else ():
+        found = {x: getattr(mark, x, None) for x in ("gt", "ge", "lt", "le")}
+        limits |= {x: bound for x, bound in found.items() if bound is not None}
+    types = (field.annotation, *get_args(field.annotation)) if field and limits else ()
+    whole = kind.startswith("int") or int in (getattr(x, "__origin__", x) for x in types)
+    if limits or kind.startswith(("int", "float", "finite")):
+        return f"a {'whole' if whole else 'finite'} number{between(limits)}"
+    if kind in ("literal_error", "enum"):
+        return str(ctx["expected"])
+    if kind.startswith("too_"):
+        return f"a list of {ctx.get('min_length', ctx.get('max_length'))} or more"
+    return WORDS.get(kind) or lower_first(error["msg"].removeprefix("Input should be "))
+
+
+def between(limits: Mapping[str, Any]) -> str:
+    """Write bounds: ``" from 1 to 10"``, ``" above 0 and below 1"``."""
+    shown = {name: f"{x:.15g}" if isinstance(x, float) else f"{x}" for name, x in limits.items()}
+    if {"ge", "le"} <= shown.keys():
+        return f" from {shown['ge']} to {shown['le']}"
+    words = {"gt": "above", "ge": "of at least", "lt": "below", "le": "at most"}
+    parts = [f"{word} {shown[name]}" for name, word in words.items() if name in shown]
+    return f" {' and '.join(parts)}" if parts else ""
+
+
+def lower_first(sentence: str) -> str:
+    """Lower the first letter of a sentence."""
+    return sentence[:1].lower() + sentence[1:]
+
+
+def got(value: Any) -> str:
+    """Show a value as a person wrote it; of a list or a table only that it is one."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, Mapping | list | tuple):
+        return "a table" if isinstance(value, Mapping) else "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}\u2026"
 
 
 class ModelSpec(Spec):

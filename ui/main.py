@@ -3,6 +3,7 @@
 Light: a command and what it needs are imported when it is asked for.
 """
 
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from federation.errors import FedpilotError
+from federation.errors import FedpilotError, StorageError
 from ui.arguments import parse
 
 INTERNAL, OUT_OF_MEMORY, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 12, 130, 143, 141
@@ -25,6 +26,21 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What libraries are asked before they are imported: stderr is ours.  Set by the user, it stays."""
+
+
+def open_streams() -> None:
+    """Let output that the caller closed go nowhere: else a file of a run took its number."""
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def silence() -> None:
+    """Drop what stdout has not taken: Python would complain of it again when it closes."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class Terminated(KeyboardInterrupt):
@@ -41,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 a fault of ours, 2 usage or configuration, 3 data, 4 port, 6
         storage, 7 run in use, 8 damaged state, 9 quorum, 12 memory, 130 Ctrl-C, 143 terminated.
     """
+    open_streams()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     args = Namespace()
@@ -59,10 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return fail(f"out of memory; {SMALLER}", OUT_OF_MEMORY)
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain again when it closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()  # whoever read our output has gone
         return BROKEN_PIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            silence()
+            where, why = error.filename or "output", os.strerror(error.errno).lower()
+            return fail(f"{where}: {why}; make room and repeat it", StorageError.exit_code)
         if is_out_of_memory(error):
             return fail(f"out of memory; {SMALLER}", OUT_OF_MEMORY)
         return fail(f"this is a fault of fedpilot: {one_line(error)}; {logged(args)}", INTERNAL)

@@ -9,8 +9,9 @@ import math
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from warnings import catch_warnings, filterwarnings
 
+from agents.study.plots import apart
+from federation.data.heat_map import drawable, fonts_for
 from federation.runs.run import Run
 from federation.runs.storage import atomic_write, size_text
 from ui.results import NAMES, algorithm, mean, own_subject
@@ -50,12 +51,8 @@ def plot(run: Run, path: Path | None = None) -> Path:
 
     path = path or run.path / PICTURE
     # A run may be called $x$ and is no formula.
-    with (
-        rc_context({"font.size": 10, "font.family": "DejaVu Sans", "text.parse_math": False}),
-        catch_warnings(),
-    ):
-        # A sign that the font lacks is drawn as a box; that is no news to a person.
-        filterwarnings("ignore", message="Glyph .* missing from font")
+    fonts = fonts_for(title(run))
+    with rc_context({"font.size": 10, "font.family": fonts, "text.parse_math": False}):
         image = BytesIO()
         draw(run).savefig(image, format="png", dpi=130)
     atomic_write(path, image.getvalue())
@@ -72,7 +69,7 @@ def draw(run: Run) -> "Figure":
     figure.get_layout_engine().set(w_pad=0.1)  # pyright: ignore[reportOptionalMemberAccess,reportCallIssue]
     for axes, metric in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         panel(axes, run, metric)
-    figure.suptitle(title(run), x=0.01, ha="left", fontsize=10.5, color=INK)
+    figure.suptitle(drawable(title(run)), x=0.01, ha="left", fontsize=10.5, color=INK)
     return figure
 
 
@@ -111,19 +108,8 @@ def finish(axes: "Axes", metric: str, names: list[tuple[float, str, str]]) -> No
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=INK)
-    for height, (_, text, colour) in zip(apart(axes, names), sorted(names), strict=True):
+    for height, (_, text, colour) in zip(apart(axes, names, 0.065), sorted(names), strict=True):
         axes.text(1.02, height, text, color=colour, transform=axes.transAxes, va="center", size=9)
-
-
-def apart(axes: "Axes", names: list[tuple[float, str, str]], gap: float = 0.065) -> list[float]:
-    """Return heights in the panel for the names, near their lines and not on one another."""
-    low, high = axes.get_ylim()
-    heights: list[float] = []
-    for value, _, _ in sorted(names):
-        height = (value - low) / (high - low)
-        heights.append(max(height, heights[-1] + gap) if heights else height)
-    over = max(0.0, heights[-1] - 1.0) if heights else 0.0
-    return [height - over for height in heights]
 
 
 def training(run: Run) -> Points:

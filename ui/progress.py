@@ -162,7 +162,8 @@ def round_words(record: RoundRecord) -> str:
     count = len(record.clients)
     words = f"{count} client{'' if count == 1 else 's'}" if count else "nobody reported"
     if record.clients:
-        words = f"loss {'diverged' if loss is None else f'{loss:.3f}'}, {words}"
+        none = "diverged" if record.client_steps else "unknown, as nobody made a step"
+        words = f"loss {none if loss is None else f'{loss:.3f}'}, {words}"
     lost = f", {len(record.missing)} missing" if record.missing else ""
     return f"{words}{lost}, {record.seconds:.1f} s"
 

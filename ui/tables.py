@@ -35,13 +35,21 @@ COSTS = ("sent to clients", "sent by clients", "seconds of training")
 WIDE = 120  # columns that the whole list of runs takes
 
 
+class Results(Console):
+    """A console that leaves a reader who went away to whoever knows the exit codes."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich, by itself, would turn into exit code 1."""
+        raise BrokenPipeError
+
+
 def out() -> Console:
     """Return the console for results: stdout, as wide as it is, or wide enough when piped.
 
     What it prints is text and nothing else: clients and files may be called ``[/b]`` or ``:x:``.
     """
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
-    return Console(width=width, highlight=False, markup=False, emoji=False)
+    return Results(width=width, highlight=False, markup=False, emoji=False)
 
 
 def print_json(value: JsonValue) -> None:

@@ -234,7 +234,8 @@ def look(bench: Bench, pairs: int, open: list[str]) -> list[str]:
         )
         left = tuple(name for name in open if not decided(found[name], floor))
         known = Look(pairs=pairs, found=found, open=left)
-        bench.watch.say(f"after {pairs} pairs {len(left)} of {len(found)} arms go on")
+        undecided = f"{len(left)} of {len(found)} arms undecided, tested further"
+        bench.watch.say(f"after {pairs} pairs: {undecided}")
         ledger.append(known)
     return list(known.open)
 

@@ -14,6 +14,19 @@ from llm_tools.synthesis import diversity, epsilon, leakage, likeness
 from llm_tools.synthesis.voting import ACCOUNTANT
 
 VERSION = 1
+LEGENDS = {
+    "Diversity": "distinct 1, 2: share of words, and of pairs, that differ (1: no repetition)."
+    "  overlap: share of a row's phrases that other rows have too (0: none).  spread: how far rows"
+    " are apart in meaning (0: all alike).",
+    "Against real text": "two sample: how often a classifier tells made-up from real rows (0.5: it"
+    " cannot, 1: always), and the probability p of that by chance.  nearest: distance of a made-up"
+    " row to the most similar real one, in the median and at the least (0: a copy); beside it that"
+    " of real rows to each other.",
+    "Leakage": "longest shared: words of the longest passage that stands in private text as well."
+    "  near copies: rows that nearly are a private one.  canary hits: planted texts that came back,"
+    " of so many canaries.  Best are 0.",
+}
+"""What the figures of a card mean."""
 Card = dict[str, Any]
 
 
@@ -168,6 +181,7 @@ def as_markdown(card: Card, name: str) -> str:
     ):
         if figures:
             lines += ["", f"## {title}", "", *_table(figures)]
+            lines += ["", LEGENDS[title]] if title in LEGENDS else []
     lines += ["", "## Clients", "", "| client | asked | got | distance of label mixes |"]
     lines += ["|---|---:|---:|---:|"]
     for x in card["skew"]:

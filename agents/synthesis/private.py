@@ -59,7 +59,7 @@ def read_private(files: Sequence[Path], key: str, tests: Sequence[Path] = ()) ->
 def rows_of(files: Sequence[Path]) -> Iterator[tuple[Path, Row]]:
     """Yield the rows of files, and which file they are of."""
     for file in files:
-        for _, row in read_records(str(file), Path.cwd()):
+        for _, row in read_records(str(file), Path.cwd(), asked="--private and --test"):
             yield file, row
 
 

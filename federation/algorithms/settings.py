@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from federation.errors import ConfigError
+from federation.specs import got, wanted
 
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -50,9 +51,10 @@ def validated(
         checked = model.model_validate(dict(settings))
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        got = f"got {first['input']!r}"
-        raise ConfigError(f"{where}: {name}: {lower_first(first['msg'])}, {got}") from None
+        name = str(first["loc"][0])
+        same = [x for x in error.errors() if x["loc"][0] == name]
+        must = wanted(same, model.model_fields[name])
+        raise ConfigError(f"{where}: {name} {must}, got {got(first['input'])}") from None
     return {name: getattr(checked, name) for name in settings}
 
 
@@ -64,8 +66,3 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, known, n=1)
     meant = f"; did you mean {near[0]!r}?" if near else ";"
     return f"unknown {kind} {name!r}{meant} known: {', '.join(known)}"
-
-
-def lower_first(sentence: str) -> str:
-    """Lower the first letter of a sentence."""
-    return sentence[:1].lower() + sentence[1:]

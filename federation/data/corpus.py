@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from federation.data.sources import Records
+from federation.data.sources import BadRows, Records
 from federation.data.templates import Example, Templates
 from federation.data.tokens import Joined, SequenceFormat, Tokens, encode, sequence_format
 from federation.errors import ConfigError, DataError, StorageError
@@ -232,12 +232,15 @@ def _write(
 
 
 def _usable(records: Records, templates: Templates, columns: _Columns) -> Iterator[Example]:
+    bad = BadRows()
     for origin, row in records:
-        example = templates.render(row, origin)
-        if example.response.strip():
-            yield example
-        else:
-            columns.dropped["with an empty response"] += 1
+        with bad.noted(origin):
+            example = templates.render(row, origin)
+            if not example.response.strip():
+                columns.dropped["with an empty response"] += 1
+            elif not bad.rows:
+                yield example
+    bad.refuse()
 
 
 def _write_block(

@@ -15,7 +15,7 @@ import numpy as np
 from federation.config import ORGANISATIONS, Config, DataSpec
 from federation.data.corpus import Codes, Corpus, tokenise
 from federation.data.partition import Clients, Column, partition, set_aside
-from federation.data.sources import Records, Row, read_records
+from federation.data.sources import Records, Row, located, read_records
 from federation.data.splits import Splits, split, with_extra
 from federation.data.templates import Templates, chat_format, parse_templates
 from federation.data.tokens import SequenceFormat, sequence_format
@@ -123,16 +123,16 @@ def resolved(config: Config, base_dir: Path) -> Config:
 
     A run keeps this configuration, so that it can be resumed from any folder.
     """
-    spec, base = with_defaults(config.data), Path(config.model.base).expanduser()
-    path = base_dir / Path(spec.source).expanduser()
+    spec, base = with_defaults(config.data), located(config.model.base, Path(), "model.base")
+    path = located(spec.source, base_dir, "data.source")
     if spec.source != ORGANISATIONS and (path.exists() or has_magic(spec.source)):
         spec = spec.model_copy(update={"source": str(path.absolute())})
-    extra = base_dir / Path(spec.extra).expanduser() if spec.extra else None
+    extra = located(spec.extra, base_dir, "data.extra") if spec.extra else None
     if extra and (extra.exists() or has_magic(str(spec.extra))):
         spec = spec.model_copy(update={"extra": str(extra.absolute())})
     update: dict[str, object] = {"data": spec}
     if isinstance(config.adapter, LoRASpec) and config.adapter.start:
-        start = (base_dir / Path(config.adapter.start).expanduser()).absolute()
+        start = located(config.adapter.start, base_dir, "adapter.start").absolute()
         update["adapter"] = config.adapter.model_copy(update={"start": str(start)})
     if config.model.base != NANO and base.is_dir():
         update["model"] = config.model.model_copy(update={"base": str(base.absolute())})
@@ -189,7 +189,9 @@ def all_records(config: Config, spec: DataSpec, base_dir: Path) -> Records:
             f" {spec.clients.by!r}, set it to 'key', or drop data.extra"
         )
     return with_marked(
-        own, read_records(spec.extra, base_dir, text=spec.text_unit), spec.clients.key
+        own,
+        read_records(spec.extra, base_dir, text=spec.text_unit, asked="data.extra"),
+        spec.clients.key,
     )
 
 

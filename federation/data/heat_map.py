@@ -5,10 +5,10 @@ This module knows a report and a canvas; every figure in the picture was compute
 pyplot, which keeps global state.
 """
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
-from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
+FONT = "DejaVu Sans"  # comes with matplotlib
+BOXES = "Last Resort High-Efficiency"  # has a box for every sign
 _SHADES = ("#f3f5f8", "#c9dcea", "#7fb2d3", "#2f7fb5", "#12508a", "#0a2a52")
 _GREYS = ("#f6f6f6", "#8f8f8f")  # of the column "other", which is no label
 _BAR = "#86a8c8"
@@ -44,16 +46,53 @@ def heat_map(report: HeterogeneityReport, path: Path, *, most_labels: int = 30) 
     """
     from matplotlib import rc_context
 
+    fonts = fonts_for("".join((*report.names, *report.labels)))
     # Clients and labels may be called $x$ and are no formulas.
-    with (
-        rc_context({"font.size": 9, "font.family": "DejaVu Sans", "text.parse_math": False}),
-        catch_warnings(),
-    ):
-        # A sign that the font lacks is drawn as a box; that is no news to a person.
-        filterwarnings("ignore", message="Glyph .* missing from font")
+    with rc_context({"font.size": 9, "font.family": fonts, "text.parse_math": False}):
         image = BytesIO()
         _draw(report, most_labels).savefig(image, format="png", dpi=160)
     atomic_write(path, image.getvalue())
+
+
+def fonts_for(text: str) -> list[str]:
+    """Name the font of pictures and, for signs it lacks, installed fonts that have them."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    lacking, found = lacked(text, [FONT]), [FONT]
+    for entry in sorted(fontManager.ttflist, key=lambda x: (x.name, x.fname)) if lacking else ():
+        if entry.name not in (*found, BOXES) and entry.style == "normal":
+            font = get_font(entry.fname)
+            if any(font.get_char_index(ord(sign)) for sign in lacking):
+                found.append(entry.name)
+                lacking = lacked(text, found)
+        if not lacking:
+            break
+    return found
+
+
+def lacked(text: str, fonts: Sequence[str]) -> set[str]:
+    """Return the signs of a text that none of some fonts has."""
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    known = [get_font(findfont(FontProperties(family=name))) for name in fonts]
+    return {
+        sign
+        for sign in set(text)
+        if not sign.isprintable() or not any(font.get_char_index(ord(sign)) for font in known)
+    }
+
+
+def drawable(text: str) -> str:
+    """Write signs that the fonts in use lack as numbers, so that names can be told apart."""
+    from matplotlib import rcParams
+
+    lacking = lacked(text, rcParams["font.family"])
+    return "".join(escaped(sign) if sign in lacking else sign for sign in text)
+
+
+def escaped(sign: str) -> str:
+    """Write a sign as the number that Unicode gives it, as ``\\u5ba2``."""
+    return sign.encode("unicode_escape").decode()
 
 
 def _draw(report: HeterogeneityReport, most_labels: int) -> "Figure":
@@ -193,4 +232,5 @@ def _title(report: HeterogeneityReport) -> str:
 
 
 def _short(name: str, most: int = 26) -> str:
+    name = drawable(name[:most]) + name[most:]
     return name if len(name) <= most else f"{name[: most - 1]}…"

@@ -11,7 +11,8 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 Row = Mapping[str, object]
 TextUnit = Literal["line", "paragraph", "document"]
 
+SHOWN = 5  # bad rows that a complaint names
 _BLOCK = 1024  # rows of a columnar file that are in memory at a time
 _HUB_ID = re.compile(r"(?P<name>[\w.-]+(/[\w.-]+)?)(:(?P<config>[\w.-]+)(:(?P<split>[\w.-]+))?)?")
 
@@ -51,7 +53,24 @@ class Records:
         return tuple(dict.fromkeys(name for _, row in islice(self, sample) for name in row))
 
 
-def read_records(source: str, base_dir: Path, *, text: TextUnit = "line") -> Records:
+def located(name: str, base_dir: Path, asked: str) -> Path:
+    """Turn what a person wrote into a path.
+
+    Raises:
+        DataError: if no system has such a path, or it names the home of nobody.
+    """
+    try:
+        path = base_dir / Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:
+        shown = name if len(name) <= 60 else f"{name[:59]}…"
+        raise DataError(f"{shown}: {_first_line(error)[:60].rstrip('.')}; check {asked}") from error
+    return path
+
+
+def read_records(
+    source: str, base_dir: Path, *, text: TextUnit = "line", asked: str = "data.source"
+) -> Records:
     """Open a source of rows.
 
     Args:
@@ -61,22 +80,24 @@ def read_records(source: str, base_dir: Path, *, text: TextUnit = "line") -> Rec
         base_dir: folder that relative paths start from.
         text: what one record of a .txt file is: a non-empty line, a paragraph (lines up to a blank
             one) or the whole file.  Its field is named ``text``.
+        asked: what named the source, for complaints: a key or an option.
 
     Raises:
         DataError: here if the source is missing, empty or of an unknown kind; while reading, at the
             first row that cannot be read.
     """
-    path = base_dir / Path(source).expanduser()
+    path = located(source, base_dir, asked)
     if path.is_dir():
         return _saved_dataset(source, path)
     if path.exists():
-        return _files(source, [(source, path)], text)
+        return _files(source, [(source, path)], text, asked)
     if glob.has_magic(source):
-        return _files(source, _expand(source, base_dir), text)
+        return _files(source, _expand(source, base_dir, asked), text, asked)
     hub = _HUB_ID.fullmatch(source)
     if hub is None or _means_a_file(source, base_dir):
-        raise DataError(f"{source}: no such file in {base_dir.resolve()}; check data.source")
-    return _hub_dataset(source, hub["name"], hub["config"], hub["split"] or "train", base_dir)
+        raise DataError(f"{source}: no such file in {base_dir.resolve()}; check {asked}")
+    split = hub["split"] or "train"
+    return _hub_dataset(source, hub["name"], hub["config"], split, base_dir, asked)
 
 
 def _means_a_file(source: str, base_dir: Path) -> bool:
@@ -86,29 +107,29 @@ def _means_a_file(source: str, base_dir: Path) -> bool:
     return in_a_folder or Path(last).suffix in _FORMATS or (not folder and "." in last)
 
 
-def _expand(pattern: str, base_dir: Path) -> list[tuple[str, Path]]:
+def _expand(pattern: str, base_dir: Path, asked: str) -> list[tuple[str, Path]]:
     expanded = str(Path(pattern).expanduser())
     names = sorted(glob.glob(expanded, root_dir=base_dir, recursive=True))
     found = [(name, base_dir / name) for name in names if (base_dir / name).is_file()]
     if not found:
-        raise DataError(f"{pattern}: no file in {base_dir.resolve()} matches; check data.source")
+        raise DataError(f"{pattern}: no file in {base_dir.resolve()} matches; check {asked}")
     return found
 
 
-def _files(source: str, files: Sequence[tuple[str, Path]], text: TextUnit) -> Records:
+def _files(source: str, files: Sequence[tuple[str, Path]], text: TextUnit, asked: str) -> Records:
     """Read files one after another; every file must hold at least one row."""
     for name, path in files:
         if path.suffix.lower() not in _FORMATS:
             known = " ".join(sorted(_FORMATS))
             raise DataError(f"{name}: unknown suffix {path.suffix!r}; known are {known}")
         if not path.is_file():
-            raise DataError(f"{name}: is not a regular file; check data.source")
+            raise DataError(f"{name}: is not a regular file; check {asked}")
         if path.stat().st_size == 0:
-            raise DataError(f"{name}: is empty; give it rows or leave it out of data.source")
+            raise DataError(f"{name}: is empty; give it rows or leave it out of {asked}")
 
     def read() -> Iterator[tuple[str, Row]]:
         for name, path in files:
-            yield from _rows(name, path, text)
+            yield from _rows(name, path, text, asked)
 
     def digest() -> str:
         parts = [f"{path.suffix.lower()} {_sha256(name, path)}" for name, path in files]
@@ -117,7 +138,7 @@ def _files(source: str, files: Sequence[tuple[str, Path]], text: TextUnit) -> Re
     return Records(source, read, digest)
 
 
-def _rows(name: str, path: Path, text: TextUnit) -> Iterator[tuple[str, Row]]:
+def _rows(name: str, path: Path, text: TextUnit, asked: str) -> Iterator[tuple[str, Row]]:
     empty = True
     try:
         for number, row in _FORMATS[path.suffix.lower()](name, path, text):
@@ -126,7 +147,7 @@ def _rows(name: str, path: Path, text: TextUnit) -> Iterator[tuple[str, Row]]:
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from error
     if empty:
-        raise DataError(f"{name}: has no rows; give it rows or leave it out of data.source")
+        raise DataError(f"{name}: has no rows; give it rows or leave it out of {asked}")
 
 
 def _sha256(name: str, path: Path) -> str:
@@ -135,6 +156,39 @@ def _sha256(name: str, path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(f"{name}: cannot be read: {_first_line(error)}") from error
+
+
+@dataclass
+class BadRows:
+    """What cannot be used of a source, gathered so that one complaint names several rows."""
+
+    first: DataError | None = None
+    rows: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def noted(self, row: str) -> Iterator[None]:
+        """Note that a row cannot be used, and go on."""
+        try:
+            yield
+        except DataError as error:
+            self.first = self.first or error
+            self.rows.append(row)
+
+    def refuse(self) -> None:
+        """Complain of the first row in full, and of the next by number.
+
+        Raises:
+            DataError: if there is a bad row.
+        """
+        if self.first is None or len(self.rows) == 1:
+            if self.first is not None:
+                raise self.first
+            return
+        others = ", ".join(self.rows[1:SHOWN])
+        more = ", ..." if len(self.rows) > SHOWN else ""
+        raise DataError(
+            f"{self.first}; {len(self.rows):,} rows in all cannot be used, also {others}{more}"
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -171,10 +225,15 @@ def _as_row(where: str, value: object) -> Row:
 
 
 def _read_jsonl(name: str, path: Path, text: TextUnit) -> Iterator[tuple[int, Row]]:
+    bad = BadRows()
     for number, line in _lines(name, path):
         if line.strip():
             where = f"{name} row {number}"
-            yield number, _as_row(where, _parse_json(where, line))
+            with bad.noted(where):
+                row = _as_row(where, _parse_json(where, line))
+                if not bad.rows:
+                    yield number, row
+    bad.refuse()
 
 
 def _read_json(name: str, path: Path, text: TextUnit) -> Iterator[tuple[int, Row]]:
@@ -300,7 +359,9 @@ def _saved_dataset(source: str, path: Path) -> Records:
     return _dataset(source, loaded, digest)
 
 
-def _hub_dataset(source: str, name: str, config: str | None, split: str, base_dir: Path) -> Records:
+def _hub_dataset(
+    source: str, name: str, config: str | None, split: str, base_dir: Path, asked: str
+) -> Records:
     """Download a data set from the Hugging Face hub, or take it from that library's cache."""
     import datasets
     import httpx
@@ -310,7 +371,7 @@ def _hub_dataset(source: str, name: str, config: str | None, split: str, base_di
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         raise DataError(
             f"{source}: is no file in {base_dir.resolve()}, and cannot be loaded as a Hugging Face "
-            f"data set: {_first_line(error)}; check data.source or the connection"
+            f"data set: {_first_line(error)}; check {asked} or the connection"
         ) from error
     if not isinstance(loaded, datasets.Dataset):
         raise DataError(f"{source}: split {split!r} is not one table; name one split")

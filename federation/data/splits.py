@@ -5,7 +5,7 @@ This module knows row numbers of clients.  It does not know how rows became clie
 name), so a client's split depends on that client and its rows alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from federation.address import address, generator
 from federation.data.clients import Clients, Integers
 from federation.errors import DataError
+
+NAMED = 5  # clients that a sentence names
 
 
 class SplitSpec(BaseModel):
@@ -69,9 +71,26 @@ class Splits:
         return self.train.names
 
     @property
+    def untested(self) -> tuple[str, ...]:
+        """The training clients without a row to test on, if others have some."""
+        sizes = self.test.sizes
+        return tuple(self.names[i] for i in np.flatnonzero(sizes == 0)) if sizes.any() else ()
+
+    @property
     def global_test(self) -> NDArray[np.int64]:
         """Rows the global model is judged on, ascending: those set aside, or all clients' tests."""
         return self.set_aside if self.set_aside.size else np.sort(self.test.order)
+
+
+def not_judged(untested: Sequence[str]) -> str:
+    """Say which clients figures per client leave out."""
+    named = ", ".join(map(repr, untested[:NAMED]))
+    more = f" and {len(untested) - NAMED:,} more" if len(untested) > NAMED else ""
+    one = len(untested) == 1
+    return (
+        f"{len(untested):,} {'client has' if one else 'clients have'} too few rows for one to test"
+        f" on, so figures per client leave {'it' if one else 'them'} out: {named}{more}"
+    )
 
 
 def split(

@@ -6,10 +6,12 @@ Shape suffixes: C clients, B batch rows, T tokens, N supervised positions, D wid
 """
 
 import ctypes
+import hashlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -64,12 +66,25 @@ class Base:
         """Where it computes; parameters and rows are taken there for a pass, and back after it."""
         return next(self.model.parameters()).device
 
+    @cached_property
+    def digest(self) -> str:
+        """Hash of the frozen weights, in any order: adapters and faster parts rename them."""
+        hashes = sorted(map(hash_of, self.model.parameters()))
+        return hashlib.sha256("".join(hashes).encode()).hexdigest()
+
     @property
     def head(self) -> nn.Linear:
         """The output embedding."""
         head = self.model.get_output_embeddings()
         assert isinstance(head, nn.Linear)
         return head
+
+
+def hash_of(x: Tensor) -> str:
+    """Return the sha256 of a tensor's shape and bytes."""
+    digest = hashlib.sha256(str(tuple(x.shape)).encode())
+    digest.update(x.detach().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def native_dtype(device: torch.device) -> torch.dtype:
@@ -221,7 +236,7 @@ def has_plain_head(model: "PreTrainedModel") -> bool:
         return False
     ids = torch.arange(16, device=model.device).remainder_(model.config.vocab_size)[None]
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    if hidden.shape[-1] != head.in_features:
+    if hidden.shape[-1] != head.in_features or hidden.dtype != head.weight.dtype:
         return False
     return torch.equal(head(hidden), model(input_ids=ids, use_cache=False).logits)
 

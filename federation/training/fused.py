@@ -204,7 +204,7 @@ def adapter_gradients(
         rows_C: rows of each client.
         grad_x: ``(N, D)``, or None if it is not needed.
     """
-    across_C = B_C.mT.contiguous().mul_(scale)
+    across_C = B_C.mT.clone(memory_format=torch.contiguous_format).mul_(scale)
     grad_A_C, grad_across_C = torch.empty_like(A_C), torch.empty_like(across_C)
     rows = zip(*(part.split(rows_C) for part in (grad, x, low)), strict=True)
     rows_x = [None] * len(A_C) if grad_x is None else grad_x.split(rows_C)

@@ -14,6 +14,7 @@ from federation.data.tokens import Tokens
 from federation.errors import ConfigError
 from federation.training.base import (
     client_loss,
+    has_plain_head,
     load_base,
     model_source,
     prepare,
@@ -191,3 +192,9 @@ def test_freed_memory_is_used_again() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(2**24)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1000  # of 16384 pages
+
+
+def test_a_model_whose_states_are_wider_than_its_weights_gives_its_own_logits():
+    model = tiny("Llama", torch.float32)
+    model.lm_head.to(torch.bfloat16)
+    assert not has_plain_head(model)

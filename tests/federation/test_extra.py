@@ -1,16 +1,20 @@
 """Rows that are only trained on, and training that starts from an adapter."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from federation.config import Config
 from federation.data.dataset import FederatedData, load_data
 from federation.errors import ConfigError, DataError
-from federation.experiment import run_experiment, set_up
+from federation.experiment import resume, run_experiment, set_up
 from federation.runs.peft_files import load_adapter
+from federation.runs.records import StartRecord
+from federation.session import Watch
 from federation.training.base import load_tokenizer
 from tests.tiny_worlds import World, tiny_world, write_rows
 
@@ -119,3 +123,35 @@ def test_an_adapter_that_does_not_fit_is_refused(world, tmp_path, more):
     start = f"adapter.start={run.path / 'adapter'}"
     with pytest.raises(ConfigError, match=r"nowhere|r is 2"):
         set_up(configured(world, start, *more), cache=tmp_path / "cache")
+
+
+def interrupted(world: World, path: Path, cache: Path, *more: str) -> None:
+    """Begin a run that stops before its first round."""
+
+    class Stop(Exception):
+        pass
+
+    def record(record: object) -> None:
+        if isinstance(record, StartRecord):
+            raise Stop
+
+    with pytest.raises(Stop):
+        run_experiment(configured(world, *more), path, cache=cache, watch=Watch(record=record))
+
+
+@pytest.mark.parametrize("what", ["adapter", "base model"])
+def test_a_run_does_not_go_on_from_another_beginning(world, tmp_path, what):
+    cache, base = tmp_path / "cache", shutil.copytree(world.base, tmp_path / "base")
+    warm = run_experiment(configured(world, "rounds=1"), tmp_path / "warm", cache=cache)
+    adapter = warm.export(tmp_path / "adapter")
+    path = tmp_path / "run"
+    interrupted(world, path, cache, f"adapter.start={adapter}", f"model.base={base}")
+    weights = {"adapter": adapter / "adapter_model.safetensors"}
+    file = weights.get(what, base / "model.safetensors")
+    before, tensors = file.read_bytes(), load_file(file)
+    first = next(iter(tensors))
+    save_file({**tensors, first: tensors[first] + 0.01}, file, {"format": "pt"})
+    with pytest.raises(ConfigError, match=f"the {what}.* changed since this run began"):
+        resume(path, cache=cache)
+    file.write_bytes(before)
+    assert resume(path, cache=cache).status == "finished"

@@ -37,14 +37,14 @@ def test_rotation() -> None:
     assert gradcheck(lambda x: Rotated.apply(x, cos, sin, 2), (x,))
 
 
-def adapted(out: int, bias: bool, adapters: bool) -> nn.Module:
+def adapted(out: int, bias: bool, adapters: bool, rank: int = 2) -> nn.Module:
     """A frozen layer of 4 inputs, with three clients' adapters or none."""
     module = nn.Linear(4, out, bias, dtype=torch.float64).requires_grad_(False)
     module.weight.copy_(draw(out, 4, purpose="weight", grad=False))
     module.scale = 1.7  # pyright: ignore[reportAttributeAccessIssue]
     if adapters:
-        module.lora_A = draw(3, 2, 4, purpose=f"A{out}")  # pyright: ignore[reportAttributeAccessIssue]
-        module.lora_B = draw(3, out, 2, purpose=f"B{out}")  # pyright: ignore[reportAttributeAccessIssue]
+        module.lora_A = draw(3, rank, 4, purpose=f"A{out}")  # pyright: ignore[reportAttributeAccessIssue]
+        module.lora_B = draw(3, out, rank, purpose=f"B{out}")  # pyright: ignore[reportAttributeAccessIssue]
     return module
 
 
@@ -56,11 +56,13 @@ def plain(module: nn.Module, x: Tensor) -> Tensor:
     return y + 1.7 * torch.cat([x_c @ A.mT @ B.mT for x_c, A, B in parts])
 
 
+@pytest.mark.parametrize("rank", [2, 1])
 @pytest.mark.parametrize("needs_x", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
-def test_projections_of_the_same_rows(bias: bool, needs_x: bool) -> None:
+def test_projections_of_the_same_rows(bias: bool, needs_x: bool, rank: int) -> None:
     x = draw(7, 4, purpose="x", grad=needs_x)
-    modules = [adapted(5, bias, True), adapted(3, bias, False), adapted(6, bias, True)]
+    sizes = ((5, True), (3, False), (6, True))
+    modules = [adapted(out, bias, adapters, rank) for out, adapters in sizes]
     got, want = fused.project(x, ROWS_C, *modules), [plain(module, x) for module in modules]
     torch.testing.assert_close(list(got), want, rtol=0, atol=1e-12)
     assert [y.requires_grad for y in got] == [True, needs_x, True]  # nothing in vain

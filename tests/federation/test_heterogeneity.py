@@ -11,7 +11,7 @@ from rich.console import Console
 from scipy.spatial.distance import jensenshannon
 
 from federation.data.clients import Column, group
-from federation.data.heat_map import heat_map
+from federation.data.heat_map import FONT, drawable, fonts_for, heat_map
 from federation.data.heterogeneity import effective_number, entropy, gini, jensen_shannon, report
 from federation.data.partition import ClientsSpec, by_key, dirichlet, partition
 from federation.errors import DataError, StorageError
@@ -180,3 +180,12 @@ def test_dolly_in_the_clients_of_fedit():
     assert ((found.counts > 0).sum(axis=1) <= 3).all()
     by_category = report(by_key(labels), labels)
     assert by_category.mean_divergence > found.mean_divergence > 0.4
+
+
+def test_signs_that_no_font_has_are_written_as_numbers():
+    from matplotlib import rc_context
+
+    assert fonts_for("abc") == [FONT]
+    with rc_context({"font.family": fonts_for("a\U000e0fff\x00")}):
+        assert drawable("a\U000e0fff\x00b") == "a\\U000e0fff\\x00b"
+        assert drawable("Zürich Ж") == "Zürich Ж"

@@ -1,125 +1,39 @@
-"""The run directory: killed at any instant, cut off from power, damaged, shared: the end is one.
-
-The training loop below is tiny and real in what matters: its state has a memory, its clients have
-one each, its draws are by address, and it is written as a run is written.  Faults are injected at
-every operation on the file system, not at chosen ones, so that no crash point can be forgotten.
-"""
+"""The run directory: damaged, full, shared, gone back in, read: nothing that counted is lost."""
 
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from federation.address import generator
 from federation.errors import ConfigError, CorruptError, LockedError, StorageError
 from federation.runs import journal, run, storage, tree_files
 from federation.runs.records import (
     ContributionsRecord,
-    DecisionRecord,
     EndRecord,
-    EvaluationRecord,
     ExplanationRecord,
     RoundRecord,
-    StartRecord,
-    computed,
 )
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
-
-POPULATION, COHORT, ROUNDS, P = 5, 2, 5, 3
-FRESH = {"kept": torch.zeros(P)}
-CONFIG_JSON = '{"seed": 1}\n'
-
-
-# --- A tiny training loop ----------------------------------------------------------------------
-
-
-def train(
-    path: Path, rounds: int = ROUNDS, policy: Callable[[int], list[int]] | None = None
-) -> None:
-    """Start or resume a run and bring it to its end."""
-    there = (path / "config.json").exists()
-    with RunWriter.reopen(path) if there else RunWriter.create(path, CONFIG_JSON) as writer:
-        if writer.history.start is None:
-            writer.append(start(writer))
-        writer.keep_updates = 2
-        state = writer.load() or {"params": torch.ones(P), "momentum": torch.zeros(P)}
-        for number in range(writer.next_round, rounds):
-            state = one_round(writer, number, state, policy or drawn)
-        writer.append(EndRecord(status="finished"))
-
-
-def start(writer: RunWriter) -> StartRecord:
-    return StartRecord(
-        seed=1,
-        chunk_size=1,
-        threads=1,
-        dtype="float32",
-        versions={},
-        config_sha256=writer.config_sha256,
-    )
-
-
-def drawn(number: int) -> list[int]:
-    return generator(1, number, "cohort").permutation(POPULATION)[:COHORT].tolist()
-
-
-def one_round(writer: RunWriter, number: int, state, policy) -> dict[str, torch.Tensor]:
-    if writer.decided is None:
-        clients = tuple(f"client {n}" for n in policy(number))
-        writer.append(
-            DecisionRecord(round=number, source="heuristic", policy="x", clients=clients, work={})
-        )
-    clients = writer.decided.clients
-    kept_C = writer.memory.gather(clients, FRESH)["kept"]
-    noise = [generator(1, number, client, "noise").normal(size=P) for client in clients]
-    noise_C = torch.tensor(np.stack(noise), dtype=torch.float32)
-    delta_C = torch.sin(state["params"] + kept_C) + noise_C
-    for row, client in enumerate(clients):
-        writer.memory.scatter([client], {"kept": (kept_C / 3 + delta_C)[row : row + 1]})
-    momentum = 0.9 * state["momentum"] + delta_C.mean(0)
-    state = {"params": state["params"] + momentum, "momentum": momentum}
-    loss = float(state["params"].square().sum())
-    writer.append(EvaluationRecord(round=number, subject="federated", metrics={"loss": loss}))
-    saved = writer.checkpoint(number, state, {"report/delta": delta_C})
-    writer.append(
-        RoundRecord(round=number, clients=clients, bytes_up=10, bytes_down=20, **saved._asdict())
-    )
-    return state
-
-
-# --- What must be equal ------------------------------------------------------------------------
-
-
-def outcome(path: Path) -> dict:
-    """Everything that an undisturbed run and a resumed one must have in common."""
-    end = Run.open(path)
-    files = {
-        str(file.relative_to(path)): sha256(file.read_bytes()).hexdigest()
-        for directory in ("state", "clients")
-        for file in (path / directory).iterdir()
-        if ".bad" not in file.name
-    }
-    return {
-        "files": files,
-        "rounds": [computed(one.record) for one in end.rounds],
-        "decisions": end.history.decisions,
-        "figures": [one.evaluation for one in end.rounds],
-        "status": end.status,
-        "bytes": (end.bytes_up, end.bytes_down),
-        "problems": run.problems(path),
-        "left": [str(p) for p in path.rglob("*") if storage.is_temporary(p.name)],
-    }
+from tests.tiny_runs import (
+    CONFIG_JSON,
+    FRESH,
+    ROUNDS,
+    P,
+    damage,
+    drawn,
+    newest_checkpoint,
+    one_round,
+    operations_of,
+    outcome,
+    start,
+    train,
+)
 
 
 @pytest.fixture(scope="module")
@@ -141,211 +55,7 @@ def copy(finished, tmp_path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
-# --- Killed at every operation -----------------------------------------------------------------
-
-OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "mkdir", "ftruncate")
-
-
-class KilledAt:
-    """Let the process die before its n-th operation on the file system, or amid it if a write."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, n: int | None = None) -> None:
-        self.count, self.n = 0, n
-        for name in OPERATIONS:
-            patch.setattr(os, name, self.wrapped(name, getattr(os, name)))
-
-    def wrapped(self, name: str, real: Callable) -> Callable:
-        # The page cache outlives a killed process: nothing is lost by not waiting for the disk.
-        do = (lambda fd: None) if name == "fsync" else real
-
-        def operation(*args, **kwargs):
-            self.count += 1
-            if self.count != self.n:
-                return do(*args, **kwargs)
-            if name == "write":
-                do(args[0], bytes(args[1])[: len(args[1]) // 2])
-            return os.kill(os.getpid(), signal.SIGKILL)
-
-        return operation
-
-
-def operations_of(work: Callable[[], None]) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        counter = KilledAt(patch)
-        work()
-    return counter.count
-
-
-def killed(work: Callable[[], None], n: int) -> bool:
-    """Do the work in a forked process that is killed at its n-th operation; whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        with pytest.MonkeyPatch.context() as patch:
-            KilledAt(patch, n)
-            try:
-                work()
-            finally:
-                os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
-@pytest.fixture
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda fd: None)
-
-
-@pytest.mark.slow
-def test_killed_at_every_operation_it_ends_the_same(tmp_path, undisturbed, no_waiting):
-    total = operations_of(lambda: train(tmp_path / "count"))
-    assert total > ROUNDS * 10
-    for n in range(1, total + 1):
-        path = tmp_path / f"{n}"
-        assert killed(lambda: train(path), n)  # noqa: B023
-        if (path / "config.json").exists():
-            assert Run.open(path).status == "interrupted" or n == total
-        train(path)
-        assert outcome(path) == undisturbed, f"operation {n} of {total}"
-
-
-def test_killed_again_while_resuming_it_ends_the_same(tmp_path, copy, undisturbed, no_waiting):
-    damage(newest_checkpoint(copy))
-    with open(copy / "journal.jsonl", "ab") as file:
-        file.write(b'{"torn')
-    for leftover in ("state/.round-0009.safetensors.1.tmp", "clients/.x.1.tmp", ".config.1.tmp"):
-        (copy / leftover).write_bytes(b"half")
-
-    def again(name: str) -> Path:
-        return Path(shutil.copytree(copy, tmp_path / name))
-
-    count = again("count")
-    total = operations_of(lambda: train(count))
-    for n in range(1, total + 1):
-        path = again(f"{n}")
-        assert killed(lambda: train(path), n)  # noqa: B023
-        train(path)
-        assert outcome(path) == undisturbed, f"operation {n} of {total}"
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-import test_run_directory as tested
-tested.train(Path(sys.argv[1]), 60)
-"""
-
-
-@pytest.mark.slow
-def test_killed_from_outside_at_any_moment_it_ends_the_same(tmp_path):
-    """A separate interpreter, real waiting for the disk, SIGKILL whenever the clock says."""
-    rounds = 60
-    train(tmp_path / "undisturbed", rounds)
-    here = Path(__file__).parent
-    env = {**os.environ, "PYTHONPATH": f"{here}:{here.parent.parent}", "OMP_NUM_THREADS": "1"}
-    path, seen = tmp_path / "run", []
-    for attempt in range(3):
-        child = subprocess.Popen([sys.executable, "-c", SCRIPT, str(path)], env=env)
-        while not (path / "journal.jsonl").exists():
-            time.sleep(0.01)
-        before = len((path / "journal.jsonl").read_bytes())
-        while child.poll() is None and len((path / "journal.jsonl").read_bytes()) == before:
-            time.sleep(0.001)
-        time.sleep(float(generator(1, attempt, "kill").uniform(0, 0.3)))
-        child.kill()
-        child.wait()
-        seen.append(len(Run.open(path).rounds))
-    train(path, rounds)
-    assert seen == sorted(seen)
-    assert outcome(path) == outcome(tmp_path / "undisturbed")
-
-
-# --- Cut off from power ------------------------------------------------------------------------
-
-
-class PowerCut(BaseException):
-    pass
-
-
-class Disk:
-    """What would be left of a directory if the power failed: only what was waited for.
-
-    A file has the content of its last fsync (nothing before it), a directory the names of its own.
-    """
-
-    def __init__(self, root: Path, patch: pytest.MonkeyPatch, cut: int | None) -> None:
-        self.root, self.cut, self.count, self.dead = root, cut, 0, False
-        self.contents: dict[int, bytes] = {}
-        self.names: dict[str, dict[str, int]] = {}
-        for name in OPERATIONS:
-            patch.setattr(os, name, self.wrapped(name, getattr(os, name)))
-
-    def wrapped(self, name: str, real: Callable) -> Callable:
-        def operation(*args, **kwargs):
-            if self.dead:
-                return None if name in ("fsync", "replace") else real(*args, **kwargs)
-            self.count += 1
-            if self.count == self.cut:
-                self.dead = True
-                raise PowerCut
-            if name == "fsync":
-                return self.sync(Path(os.readlink(f"/proc/self/fd/{args[0]}")))
-            return real(*args, **kwargs)
-
-        return operation
-
-    def sync(self, path: Path) -> None:
-        if path.is_dir():
-            self.names[str(path)] = {entry.name: entry.stat().st_ino for entry in path.iterdir()}
-        else:
-            self.contents[path.stat().st_ino] = path.read_bytes()
-
-    def left(self, copy: Path, directory: Path | None = None) -> None:
-        """Write what is left to another directory."""
-        copy.mkdir()
-        for name, inode in self.names.get(str(directory or self.root), {}).items():
-            below = (directory or self.root) / name
-            if str(below) in self.names or below.is_dir():
-                self.left(copy / name, below)
-            else:
-                (copy / name).write_bytes(self.contents.get(inode, b""))
-
-
-def test_after_a_power_cut_at_any_operation_it_ends_the_same(tmp_path, undisturbed, no_waiting):
-    """Also: a round whose append has returned is never lost."""
-    total = operations_of(lambda: train(tmp_path / "count"))
-    append = RunWriter.append
-    for cut in range(1, total + 1, 2):
-        path, left = tmp_path / f"{cut}", tmp_path / f"{cut} left"
-        committed = []
-
-        def noted(writer, record, committed=committed):
-            entry = append(writer, record)
-            if isinstance(record, RoundRecord):
-                committed.append(record.round)
-            return entry
-
-        with pytest.MonkeyPatch.context() as patch:
-            disk = Disk(path, patch, cut)
-            patch.setattr(RunWriter, "append", noted)
-            with pytest.raises(PowerCut):
-                train(path)
-        disk.left(left)
-        if (left / "config.json").exists():
-            rounds = [one.round for one in Run.open(left).rounds]
-            assert rounds[: len(committed)] == committed
-        train(left)
-        assert outcome(left) == undisturbed, f"operation {cut} of {total}"
-
-
 # --- Damage ------------------------------------------------------------------------------------
-
-
-def damage(path: Path) -> None:
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-
-
-def newest_checkpoint(path: Path) -> Path:
-    return max((path / "state").glob("round-*.safetensors"))
 
 
 @pytest.mark.parametrize("bad", [1, 2])

@@ -1,6 +1,7 @@
 """Every format gives the same rows, and every complaint names the file and the row."""
 
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -10,8 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from federation.config import Config
+from federation.data.corpus import tokenise
+from federation.data.dataset import resolved
 from federation.data.sources import _text_units, read_records
+from federation.data.templates import parse_templates
 from federation.errors import DataError
+from federation.training.base import load_tokenizer
 
 ROWS = [{"q": "one, two", "a": "ü\nx"}, {"q": '"', "a": ""}, {"q": "3", "a": "drei"}]
 
@@ -190,3 +196,39 @@ def test_an_unreachable_hub_is_one_line(tmp_path: Path, monkeypatch):
     with pytest.raises(DataError, match=r"a/b: is no file in .*Couldn't reach") as caught:
         read_records("a/b", tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [("{bad", "x.jsonl row 2: bad JSON"), ('{"b": 1}', "x.jsonl row 2: has no field 'a'")],
+)
+def test_bad_rows_are_named_together(line: str, words: str, tmp_path: Path):
+    good = '{"a": "text"}'
+    (tmp_path / "x.jsonl").write_text("\n".join([good, *[line, good] * 7]) + "\n")
+    templates = parse_templates(text="{a}")
+    tokenizer = load_tokenizer("nano")
+    with pytest.raises(DataError) as refused:
+        records = read_records("x.jsonl", tmp_path)
+        tokenise(records, templates, tokenizer, max_tokens=8, cache=tmp_path / "cache")
+    said = str(refused.value)
+    assert words in said and "\n" not in said
+    rows = ", ".join(f"x.jsonl row {n}" for n in (4, 6, 8, 10))
+    assert said.endswith(f"7 rows in all cannot be used, also {rows}, ...")
+
+
+@pytest.mark.parametrize("source", ["~nobody-has-this-name/x.jsonl", "x" * 5000])
+def test_what_no_system_takes_for_a_path_is_refused(source: str, tmp_path: Path):
+    with pytest.raises(DataError, match="; check --data") as refused:
+        read_records(source, tmp_path, asked="--data")
+    assert len(str(refused.value)) < 200
+    config = Config.from_table({"data": {"source": source, "text": "{text}"}})
+    with pytest.raises(DataError, match=r"; check data\.source"):
+        resolved(config, tmp_path)
+
+
+@pytest.mark.parametrize("source", ["none.jsonl", "none*.jsonl", "folder.jsonl", "empty.jsonl"])
+def test_a_complaint_names_what_was_asked(source: str, tmp_path: Path):
+    (tmp_path / "empty.jsonl").touch()
+    os.mkfifo(tmp_path / "folder.jsonl")
+    with pytest.raises(DataError, match="--data"):
+        read_records(source, tmp_path, asked="--data")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from federation.data.clients import Clients, group
-from federation.data.splits import Splits, SplitSpec, held_out, split
+from federation.data.splits import Splits, SplitSpec, held_out, not_judged, split
 from federation.errors import DataError
 
 shares = st.sampled_from([0.0, 0.1, 0.25, 0.32])
@@ -137,3 +137,12 @@ def test_holding_out_none_or_all_is_refused(unseen, number):
 def test_shares_leave_something_to_train_on():
     with pytest.raises(ValidationError, match=r"= 1 leaves nothing to train on"):
         SplitSpec(validation=0.5, test=0.5)
+
+
+def test_clients_without_a_test_row_are_known_where_others_have_some():
+    clients = group(np.array([0] * 10 + [1] + [2] * 10), ("a", "lonely", "c"))
+    parts = split(clients, SplitSpec(validation=0, test=0.5), seed=1)
+    assert parts.untested == ("lonely",)
+    assert "'lonely'" in not_judged(parts.untested)
+    assert "and 3 more" in not_judged([str(i) for i in range(8)])
+    assert split(clients, SplitSpec(validation=0, test=0), seed=1).untested == ()

@@ -343,7 +343,12 @@ def test_clients_that_keep_something_keep_it(play, ask, tmp_path):
         (2, {"clip": 1.0}, {"rounds": 3}, "from round 3 on at most 2 can be played again, not 3"),
         (3, {"clip": 1.0}, {"rounds": 0}, "rounds must be at least 1, got 0"),
         (3, {"clip": 1.0}, {"repeats": 0}, "repeats must be from 1 to 1000, got 0"),
-        (3, {"scale_lr": 1e5}, {}, "what-if: lr: input should be less than or equal to 10"),
+        (
+            3,
+            {"scale_lr": 1e5},
+            {},
+            "what-if: lr must be a finite number above 0 and at most 10",
+        ),
         (3, {"algorithm": "fedavgg"}, {}, "unknown algorithm 'fedavgg'; did you mean 'fedavg'?"),
         (3, {"algorithm": "krum:byzantine"}, {}, "write NAME or NAME:SETTING=NUMBER"),
         (3, {"algorithm": "krum:f=1"}, {}, "unknown setting 'f'"),
@@ -364,9 +369,9 @@ def test_what_cannot_be_is_refused_in_one_line(round, change, more, words, copy,
     ("change", "words"),
     [
         ({"drop": ("a",), "reweight": {"a": 2.0}}, "a is dropped and reweighted"),
-        ({"clip": 0.0}, "what-if: clip: input should be greater than 0"),
-        ({"reweight": {"a": -1.0}}, "what-if: reweight.*greater than 0"),
-        ({"scale_lr": math.nan}, "what-if: scale_lr: input should be a finite number"),
+        ({"clip": 0.0}, "what-if: clip must be a finite number above 0"),
+        ({"reweight": {"a": -1.0}}, "what-if: reweight.* above 0"),
+        ({"scale_lr": math.nan}, "what-if: scale_lr must be a finite number above 0.*, got nan"),
     ],
 )
 def test_changes_that_contradict_themselves_are_refused(change, words):

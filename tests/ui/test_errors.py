@@ -1,6 +1,8 @@
 """What a person sees when something is wrong: one line, a code, and nothing lost."""
 
 import fcntl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from federation.runs.run import Run
 from tests.tiny_worlds import World, rows, write_rows
 from tests.ui.conftest import Call
-from ui.main import fail
+from ui.main import BROKEN_PIPE, fail
 
 # Overrides of the tiny configuration -> exit code, words of the complaint
 SETTINGS = {
@@ -31,8 +33,12 @@ SETTINGS = {
         ["rouge_l", "data.text"],
     ),
     "no modules": (["adapter.targets=[]"], 2, ["adapter.targets:", "all-linear"]),
-    "modules of a wrong type": (["adapter.targets=5"], 2, ["adapter.targets: "]),
-    "no clients a pass": (["engine.chunk=0"], 2, ["engine.chunk: "]),
+    "modules of a wrong type": (["adapter.targets=5"], 2, ["adapter.targets must be"]),
+    "no clients a pass": (
+        ["engine.chunk=0"],
+        2,
+        ["engine.chunk must be a whole number of at least 1 or 'auto'"],
+    ),
     "key of the other adapter": (["adapter.kind=full"], 2, ["adapter.rank is of no use"]),
     "noise and selection by loss": (
         ["upload.clip=1.0", "upload.noise=1.0", "cohort.rule=oort"],
@@ -87,7 +93,13 @@ def test_a_client_with_one_example_trains_and_is_not_judged(
     out = tmp_path / "run"
     said = call("run", world.config, "--out", out, "--set", f"data.source={path}", "rounds=1")
     assert said.code == 0
-    assert "lonely" in Run.open(out).rounds[0].record.clients
+    run = Run.open(out)
+    assert "lonely" in run.rounds[0].record.clients
+    (warning,) = run.history.warnings
+    assert "1 client has" in warning.text and "'lonely'" in warning.text
+    assert warning.text in call("show", out).out
+    said = call("data", world.config, "--set", f"data.source={path}")
+    assert "not judged: 1 client has" in said.out
 
 
 @pytest.mark.parametrize(("more", "steps"), [([], 3), (["upload.bits=4"], 6)])
@@ -264,6 +276,34 @@ def test_codes_of_other_ends(
     monkeypatch.setattr("ui.commands.resume.Run.open", stops)
     line = call("resume", copied).refused(code)
     assert code == 12 or f"fedpilot resume {copied}" in line
+
+
+def piped(run: Path, more: str) -> subprocess.CompletedProcess[str]:
+    """Call the program from a shell, which goes on with ``more`` behind it."""
+    code = "import sys; from ui.main import main; sys.exit(main(['show', sys.argv[1]]))"
+    command = f'"$0" -c "$1" "$2" {more}'
+    return subprocess.run(
+        ["bash", "-c", command, sys.executable, code, str(run)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        ("| true; exit ${PIPESTATUS[0]}", BROKEN_PIPE, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 6, "fedpilot: output: no space left on device; make room and repeat it\n"),
+    ],
+    ids=["nobody reads", "closed", "full"],
+)
+def test_output_that_goes_nowhere(more: str, code: int, said: str, finished: Path):
+    ended = piped(finished, more)
+    assert (ended.returncode, ended.stderr) == (code, said)
+    assert not (finished / "error.log").exists()
 
 
 def test_a_full_disk(call: Call, world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

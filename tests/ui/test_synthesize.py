@@ -49,7 +49,10 @@ def test_an_example_is_written_and_can_be_made(call: Call, at: Path):
 def test_a_set_is_told_of_and_lies_beside_its_card(call: Call, at: Path):
     said = call("synthesize", "p.toml", "--out", "set.jsonl")
     assert said.code == 0 and "18 made-up rows" in said.out and "b [bold]" in said.out
-    assert "none was read" in said.out and "gate     not asked for" in said.out
+    assert "none was read; none of it shaped the set" in said.out
+    assert "0 equal to 1 nothing in common" in " ".join(said.out.split())
+    assert "distinct 1, 2: share of words" in (at / "set.card.md").read_text()
+    assert "gate     not asked for" in said.out
     assert (at / "set.card.md").read_text().startswith("# set.jsonl\n")
     read = json.loads((at / "set.card.json").read_text())
     other = call("synthesize", "p.toml", "--out", "other.jsonl", "--json")

@@ -1,20 +1,29 @@
 """``fedpilot data``: how much the clients of a configuration differ."""
 
+import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from federation.config import Config
-from federation.errors import ConfigError
+from federation.data.splits import not_judged
+from federation.errors import ConfigError, DataError
 from federation.runs.run import Run
 from ui import tables
 from ui.results import configuration
 
 if TYPE_CHECKING:
-    from federation.data.dataset import FederatedData
+    from federation.data.dataset import FederatedData, Prompts
     from federation.data.heterogeneity import HeterogeneityReport
+    from federation.data.partition import Column
 
 TOPICS = 8  # topics that stand in for labels where there are none
+TOPIC = (
+    "topic: rows without a label, sorted by their words; a topic is named by its number and the two"
+    " words that weigh most in it (data.clients.label names a field to count instead)"
+)
 
 
 def main(args: Namespace) -> int:
@@ -56,13 +65,23 @@ def heterogeneity(config: Config, data: "FederatedData") -> "HeterogeneityReport
     """Count labels; where the data has none, topics."""
     from federation.data.dataset import Prompts
     from federation.data.heterogeneity import report
-    from federation.data.topics import topics
 
     labels, kind = data.labels, config.data.clients.label or "label"
     if labels is None:
-        texts = Prompts(data.corpus)
-        labels, kind = topics(texts, len(data.corpus.tokens), TOPICS, seed=config.seed), "topic"
+        labels, kind = by_topic(Prompts(data.corpus), len(data.corpus.tokens), config.seed), "topic"
     return report(data.clients, labels, lengths=data.corpus.tokens.lengths, kind=kind)
+
+
+def by_topic(texts: "Prompts", n: int, seed: int) -> "Column":
+    """Sort rows into topics, or into one where they are too few or too alike to be told apart."""
+    from federation.data.partition import Column
+    from federation.data.topics import topics
+
+    try:
+        return topics(texts, n, min(TOPICS, n), seed=seed)
+    except DataError as error:
+        print(f"one topic for all rows: {error}", file=sys.stderr)
+        return Column(np.zeros(n, dtype=np.int64), ("all",))
 
 
 def rows(data: "FederatedData") -> dict[str, int]:
@@ -80,6 +99,10 @@ def show(report: "HeterogeneityReport", data: "FederatedData", picture: Path | N
     console.print(report.table())
     used = ", ".join(f"{name} {count:,}" for name, count in rows(data).items() if count)
     console.print(f"rows: {used}", soft_wrap=True, markup=False)
+    if report.kind == "topic":
+        console.print(TOPIC, soft_wrap=True, markup=False)
+    if untested := data.judged.untested:
+        console.print(f"not judged: {not_judged(untested)}", soft_wrap=True, markup=False)
     for reason, count in data.corpus.report.dropped.items():
         console.print(f"left out: {count:,} rows {reason}", soft_wrap=True, markup=False)
     if picture:

@@ -13,7 +13,9 @@ from federation.errors import ConfigError, DataError
 from federation.runs.storage import atomic_write
 from ui import tables
 
+NO_GUARANTEE = "; no guarantee: which rows were refused may tell of it"
 EXAMPLE = Path(__file__).parents[1] / "profile.toml"
+MIXES = "distance: of the labels got from those asked for, 0 equal to 1 nothing in common"
 SHOWN = 10  # labels that lack rows
 
 
@@ -86,7 +88,8 @@ def show(card: dict[str, Any], rows: Path, readable: Path) -> None:
 
 def table(card: dict[str, Any]) -> Table:
     """Lay out what every client asked for and got."""
-    laid = Table(title=f"{card['rows']:,} made-up rows", title_justify="left")
+    title = f"{card['rows']:,} made-up rows"
+    laid = Table(title=title, title_justify="left", caption=MIXES, caption_justify="left")
     laid.add_column("client", overflow="fold")
     for heading in ("asked", "got", "labels", "distance of label mixes"):
         laid.add_column(heading, justify="right")
@@ -110,8 +113,10 @@ def privacy(card: dict[str, Any]) -> str:
     """Say what private text was used for, and the price."""
     spent = card["privacy"]
     if spent["votes"] is None:
-        return f"private text: {spent['private_text']}"
+        free = "; none of it shaped the set" if spent["epsilon"] == 0 else NO_GUARANTEE
+        return f"private text: {spent['private_text']}{free}"
     return (
         f"epsilon {spent['epsilon']:.3f} at delta {spent['delta']:g} for each of"
         f" {spent['votes']['clients']:,} clients, for their votes"
+        " (the smaller epsilon, the less the votes can tell of a client: 1 is strong, 10 weak)"
     )

@@ -16,6 +16,7 @@ from ui.progress import watching
 if TYPE_CHECKING:
     from federation.changes import Change
 
+ONCE = "of one training each: small differences may be luck; --repeats 5 gives intervals"
 UNLIKE = (
     "without a change, the run's own bits did not come out: another machine, or another version of"
     " a library; the two models compared are still of one kind"
@@ -193,6 +194,7 @@ def had(record: WhatIfRecord | ContributionsRecord) -> str:
 def table(record: ContributionsRecord) -> Table:
     """Lay contributions out, the client that hurt most first."""
     caution = "" if record.reproduced else f"\n{UNLIKE}"
+    caution += f"\n{ONCE}" if len(record.was) == 1 else ""
     laid = Table(
         title=f"round {record.round + 1}: test loss {record.was[0]:.4f} with all of them",
         title_justify="left",
