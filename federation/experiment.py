@@ -266,8 +266,8 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         watch.phase("measuring how many clients a pass are fastest")
         chunk = chosen_chunk(setup, session.engine, session.planner)
         seed = setup.config.seed
-        begun = start_record(writer, setup.base, seed=seed, chunk=chunk, data=data, facts=facts)
-        session.append(begun)
+        first = start_record(writer, setup.base, seed=seed, chunk=chunk, data=data, facts=facts)
+        session.append(first)
         if setup.judges_base and (untested := setup.data.judged.untested):
             session.append(WarningRecord(about="client", text=not_judged(untested)))
     session.go_on(setup.base, data, facts)
