@@ -145,7 +145,7 @@ def one(key: str, whole: Schema, parts: list[Schema]) -> Control:
     """
     kinds = {kind_of(part): part for part in parts if part.get("type") != "null"}
     words = [part["const"] for part in parts if "const" in part]
-    main: Kind = next((k for k in ORDER if k in kinds), "text")
+    main = main_kind(kinds)
     part = kinds.get(main, whole)
     least, most = part.get("minimum"), part.get("maximum")
     under, over = part.get("exclusiveMinimum"), part.get("exclusiveMaximum")
@@ -172,6 +172,14 @@ ORDER: tuple[Kind, ...] = (
 )  # fmt: skip
 """Where a key may be several things, the one that a control is made for."""
 PLAIN: dict[str, Kind] = {"boolean": "switch", "integer": "integer", "number": "number"}
+
+
+def main_kind(kinds: Collection[str]) -> Kind:
+    """Say which of several kinds a control is made for."""
+    for kind in ORDER:
+        if kind in kinds:
+            return kind
+    return "text"
 
 
 def kind_of(part: Schema) -> Kind:
