@@ -190,7 +190,7 @@ def completed(policy: Policy, spec: PilotSpec) -> Policy:
 def asking(name: str, knobs: int, spec: PilotSpec) -> Policy:
     """Build a policy that asks a language model."""
     from agents.policies.model import Adviser, Hybrid
-    from llm_tools import LLMError, chat_model
+    from llm_tools import LLMError, chat_model, chat_spec
 
     if spec.model is None:
         raise ConfigError(
@@ -198,7 +198,11 @@ def asking(name: str, knobs: int, spec: PilotSpec) -> Policy:
             " 'openai:MODEL@http://127.0.0.1:8000/v1' or 'scripted:FILE'"
         )
     try:
-        adviser = Adviser(chat_model(spec.model), spec.model, spec.deadline)
+        asked = chat_spec(spec.model)
+        if asked.kind == "openai":  # one reply may take as long as the whole answer may
+            longest = max(asked.timeout_s, spec.deadline)
+            asked = asked.model_copy(update={"timeout_s": longest})
+        adviser = Adviser(chat_model(asked), spec.model, spec.deadline)
     except LLMError as error:
         raise ConfigError(f"pilot.model: {error}") from None
     if name == "llm":

@@ -11,6 +11,7 @@ from agents.pilot import decide
 from agents.policies.model import Adviser, Hybrid, schema_of, shown
 from agents.policies.optimizer import TPE
 from agents.policies.rules import Fixed, Plateau
+from agents.spec import PilotSpec, build_policy
 from federation.config import Config
 from federation.errors import ConfigError
 from llm_tools import CallFailed, Failure, decodable
@@ -168,6 +169,15 @@ def test_a_model_that_cannot_be_asked_is_refused_in_one_line(pilot, words, world
     with pytest.raises(ConfigError, match=words) as refused:
         run_experiment(config, tmp_path / "x", cache=world.folder / "cache")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("deadline", "waits"), [(20.0, 60.0), (900.0, 900.0)])
+def test_a_reply_may_take_as_long_as_the_answer_may(deadline, waits):
+    model = "openai:m@http://127.0.0.1:1/v1"
+    spec = PilotSpec(policy="llm", model=model, deadline=deadline)
+    policy = build_policy("llm", 1, spec)
+    assert isinstance(policy, Adviser)
+    assert (policy.deadline, policy.model.request_timeout) == (deadline, waits)
 
 
 def test_fixed_needs_no_language_model():
