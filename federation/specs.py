@@ -20,6 +20,7 @@ WORDS = {
     "bool_parsing": "true or false",
     "string_type": "text",
     "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "text of the form that is allowed",
     "tuple_type": "a list",
     "list_type": "a list",
     "model_type": "a table",

@@ -171,7 +171,7 @@ def test_the_core_alone_refuses_a_pilot(world, tmp_path):
         ({"bounds": {"lr": [0.02, 0.1]}}, "the configured 0.01 is outside 0.02 to 0.1"),
         ({"bounds": {"noise": [0.1, 1]}}, "pilot.bounds.noise: unknown knob; there are lr, steps"),
         ({"bounds": {"cohort_size": [1, 99]}}, "99 clients are more than the 5 there are"),
-        ({"trust": 1.0}, "trust: "),
+        ({"trust": 1.0}, "trust must be"),
         ({"max_client_steps": 10}, "the run as configured takes 36"),
         ({"policy": "optimizer:cmaes", "bounds": {"lr": [0.001, 0.1]}}, "needs two open knobs"),
     ],

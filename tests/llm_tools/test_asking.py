@@ -366,14 +366,15 @@ def test_a_schema_that_servers_refuse_is_a_fault():
 # -- what must not leave
 
 
-def test_loopback_gets_no_key_and_no_proxy(faults, monkeypatch):
+@pytest.mark.parametrize(("ours", "sent"), [("", "none"), ("sk-ours", "sk-ours")])
+def test_loopback_gets_our_key_or_none_and_no_proxy(faults, monkeypatch, ours, sent):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-somebody-else")
-    monkeypatch.setenv("FEDPILOT_API_KEY", "sk-ours")
+    monkeypatch.setenv("FEDPILOT_API_KEY", ours)
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "OPENAI_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("LANGSMITH_GATEWAY", "http://127.0.0.1:9")
     assert ask(model(faults[0], "good"), "?", Decision).value
-    assert faults[1].requests[0][1]["authorization"] == "Bearer none"
+    assert faults[1].requests[0][1]["authorization"] == f"Bearer {sent}"
 
 
 def test_the_key_is_sent_and_shown_nowhere(faults, monkeypatch, caplog):

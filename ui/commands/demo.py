@@ -12,15 +12,13 @@ from ui import tables
 from ui.commands.running import numbered, start
 
 SETTINGS = Path(__file__).parents[1] / "demo.toml"
-MADE_UP = 40  # rows for the smallest organisation
 STORY = """\
 {clients} invented organisations ({who}) hold private questions, each
 with one right answer.  Together they teach the same frozen language model: every organisation
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
 model on everybody's text.  A pilot decides what a round should be and who is asked, and explains
-every round; first it makes up rows for the smallest organisation, which a gate admits only if they
-help.  {who_decides}
+every round.  {who_decides}
 """
 BY_RULE = """All of that by rule: no language model is connected
 (one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL)."""
@@ -28,37 +26,16 @@ BY_RULE = """All of that by rule: no language model is connected
 
 def main(args: Namespace) -> int:
     """Say what is done, and do it."""
-    from agents.synthesis.boost import boost
-    from agents.synthesis.card import gain
-    from federation.experiment import default_cache
-
     config = Config.from_toml(SETTINGS, args.overrides)
     print(story(config), file=sys.stderr)
     if args.directory is None:
         names = chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2))
-        args.directory = next(path for path in names if not used(path))
-    rows = made_up(args.directory)
-    made = boost(config, rows, MADE_UP, cache=default_cache(), say=say)
-    word = "admitted" if made.admitted else "not admitted"
-    synthetic = f"made up  {made.card['rows']} rows for {made.client}, {word}:"
-    code = start(made.config, args, iter(()))
+        args.directory = next(path for path in names if not path.exists())
+    code = start(config, args, iter(()))
     console = tables.out()
-    lines = [*pilot(Run.open(args.directory)), f"{synthetic} {gain(made.card['gate'])}"]
-    lines += [f"why      fedpilot explain {args.directory}"]
-    for line in lines:
+    for line in [*pilot(Run.open(args.directory)), f"why      fedpilot explain {args.directory}"]:
         console.print(line, soft_wrap=True, markup=False)
     return code
-
-
-def made_up(run: Path) -> Path:
-    """Say where the made-up rows of a run lie: beside it, since it begins empty."""
-    return run.with_name(f"{run.name}-made-up.jsonl")
-
-
-def used(run: Path) -> bool:
-    """Tell whether a run or its made-up rows are there."""
-    rows = made_up(run)
-    return run.exists() or rows.exists() or rows.with_suffix(".card.json").exists()
 
 
 def pilot(run: Run) -> list[str]:
@@ -81,8 +58,3 @@ def story(config: Config) -> str:
     model = config.pilot.get("model")
     decides = f"{model} is asked what a round should be." if model else BY_RULE
     return STORY.format(clients=count, who=who, rounds=rounds, size=size, who_decides=decides)
-
-
-def say(text: str) -> None:
-    """Tell of progress."""
-    print(text, file=sys.stderr)

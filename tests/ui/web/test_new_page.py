@@ -59,10 +59,10 @@ def test_from_the_demo_to_a_job(open_new, tmp_path, monkeypatch):
 
     monkeypatch.setattr(jobs, "start", start)
     app = open_new()
-    assert (app.metric[0].label, app.metric[0].value) == ("Client-steps", "270")
+    assert (app.metric[0].label, app.metric[0].value) == ("Client-steps", "216")
     app.number_input("new1.work.steps").set_value(7)
     looked(app)
-    assert "steps = 7" in toml(app) and app.metric[0].value == "315"
+    assert "steps = 7" in toml(app) and app.metric[0].value == "252"
     app.text_input("new-name").set_value("mine")
     app.button("start").click().run()
     assert started[0].args == (

