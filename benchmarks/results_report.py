@@ -59,8 +59,8 @@ def document(studies: Sequence[Done], command: str, runs: str, quick: bool) -> s
     parts = [
         "# Results on real data",
         paragraph(
-            "What federated fine-tuning with the built-in model `nano` comes to on three public "
-            "data sets, against each client alone and against pooling all data. This file is "
+            "What federated fine-tuning with the built-in model `nano` comes to on public data, "
+            "against each client alone and against pooling all data. This file is "
             f"written by `{command}`; its tables and sentences are computed from the journals of "
             "the runs."
         ),
@@ -287,7 +287,8 @@ def machine(studies: Sequence[Done]) -> str:
     return (
         f"These tables: {len(runs)} runs, {steps:,} clients' steps in "
         f"{sum(run.seconds for run in runs) / 60:.0f} minutes of training (evaluation and the "
-        f"choice of values not counted) on {processor()}, {start.threads} threads, {start.dtype}; "
+        f"choice of values not counted) on {processor()}, "
+        f"{start.threads} thread{'s' * (start.threads > 1)}, {start.dtype}; "
         f"{versions}. Smaller differences than those above may come from another machine's "
         "arithmetic."
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from federation.whatif import contributions
 FAULTS: tuple[str | None, ...] = (FLIPPER, RIDER, None)
 ROUNDS, ASKED = 12, 10
 WORK = {"lr": 1.6e-2, "steps": 4, "batch_size": 8}  # enough to learn what a fault can spoil
-LOOKED = 3  # newest rounds whose contributions are measured
+LOOKED = 4  # newest rounds whose contributions are measured
 OUTLIER = 3.5  # robust z-score (Iglewicz and Hoaglin 1993) from which a client stands out
 
 
@@ -45,13 +46,16 @@ class Faulty:
         return self.plant(self.engine.train(sent, plan))
 
 
-def stored(base: Path, cache: Path, out: Path, seed: int, fault: str | None) -> Run:
+def stored(
+    base: Path, cache: Path, out: Path, seed: int, fault: str | None, alike: bool = False
+) -> Run:
     """Write a run with a planted fault into a directory."""
     own = config(
         base,
         cache,
         seed,
         [fault] if fault else [],
+        alike,
         rounds=ROUNDS,
         cohort={"size": ASKED},
         work=WORK,
@@ -160,34 +164,62 @@ def mutations(claim: Claim) -> list[Claim]:
     return found
 
 
-def run(base: Path, cache: Path, effort: Effort) -> Part:
-    """Write runs, diagnose them, check what explanations say of them."""
+@dataclass(frozen=True)
+class World:
+    """What diagnoses came to where clients are skewed, or alike.
+
+    Attributes:
+        truth: who was at fault, run by run.
+        named: way to diagnose -> whom it named.
+        first: runs with a flipper in which it harmed most by leave-one-out, and all of them.
+    """
+
+    truth: list[str | None]
+    named: dict[str, list[str | None]]
+    first: tuple[int, int]
+
+    def json(self) -> dict[str, Any]:
+        """Give it as plain values."""
+        ways = {
+            way: f1(own, self.truth) | {"right": hits(own, self.truth)}
+            for way, own in self.named.items()
+        }
+        return {"runs": len(self.truth), "ways": ways, "flipper_harms_most": list(self.first)}
+
+
+def world(base: Path, cache: Path, seeds: int, alike: bool, checked: Checked) -> World:
+    """Write runs with every fault and diagnose them; check what explanations say of them."""
     truth: list[str | None] = []
     named: dict[str, list[str | None]] = {}
-    checked, first, flipped = Checked(), 0, 0
+    first = []
     with TemporaryDirectory(prefix="fedpilot-bench-") as folder:
-        for seed in range(effort.seeds if effort.quick else 2 * effort.seeds):
+        for seed in range(seeds):
             for fault in FAULTS:
                 out = Path(folder) / f"{fault}-{seed}"
-                history = stored(base, cache, out, seed, fault).history
+                history = stored(base, cache, out, seed, fault, alike).history
                 truth.append(fault)
                 for way, client in diagnoses(history).items():
                     named.setdefault(way, []).append(client)
                 if fault == FLIPPER:
-                    flipped += 1
-                    first += worst_by_leaving_out(history) == FLIPPER
+                    first.append(worst_by_leaving_out(history) == FLIPPER)
                 checked.take(history)
-    scores = {way: f1(own, truth) for way, own in named.items()}
-    by_fault = {way: hits(own, truth) for way, own in named.items()}
+    return World(truth, named, (sum(first), len(first)))
+
+
+def run(base: Path, cache: Path, effort: Effort) -> Part:
+    """Diagnose runs of skewed clients and of clients that are alike."""
+    checked = Checked()
+    seeds = effort.seeds if effort.quick else 2 * effort.seeds
+    worlds = {"skewed": world(base, cache, seeds, False, checked)}
+    if not effort.quick:
+        worlds["alike"] = world(base, cache, seeds, True, checked)
     return Part(
         "diagnose",
         "T4 Diagnose and explain",
-        says(truth, checked, first, flipped),
-        (grid(scores, by_fault),),
+        says(worlds, checked),
+        [grid(name, found) for name, found in worlds.items()],
         {
-            "runs": len(truth),
-            "ways": {way: x | {"right": by_fault[way]} for way, x in scores.items()},
-            "flipper_ranked_last": [first, flipped],
+            **{name: found.json() for name, found in worlds.items()},
             "claims": checked.claims,
             "numbers": checked.numbers,
             "precision": checked.precision,
@@ -206,24 +238,30 @@ def hits(named: Sequence[str | None], truth: Sequence[str | None]) -> dict[str, 
     return found
 
 
-def says(truth: Sequence[str | None], checked: Checked, first: int, flipped: int) -> list[str]:
+def says(worlds: Mapping[str, World], checked: Checked) -> list[str]:
     """Write what was done and what it came to."""
+    runs = sum(len(found.truth) for found in worlds.values())
+    most = "; ".join(f"{x.first[0]} of {x.first[1]} ({name})" for name, x in worlds.items())
     return [
-        f"{len(truth)} stored runs of {ROUNDS} rounds, {ASKED} clients asked in each: a third with"
-        " a label flipper, a third with a free rider, a third without a fault. A diagnosis names"
-        f" the client whose mean figure stands out (robust z-score over {OUTLIER}), or nobody.",
-        f"The flipper is the client that harms most by leave-one-out in {first} of {flipped} runs.",
+        f"{runs} stored runs of {ROUNDS} rounds, {ASKED} clients asked in each: a third with"
+        " a label flipper, a third with a free rider, a third without a fault. Clients hold"
+        " skewed mixes of desks, or all the common ones alike; two more hold a rare desk each. A"
+        " diagnosis names the client whose mean figure stands out (robust z-score over"
+        f" {OUTLIER}), or nobody. Leave-one-out is over the last {LOOKED} rounds.",
+        f"Runs in which the flipper is the client that harms most by leave-one-out: {most}.",
         f"Explanations: {checked.numbers} numbers in {checked.claims} claims, precision"
         f" {checked.precision:.3f} (asked for: 1.0). Of {checked.mutated} mutated claims"
         f" {checked.refused} were refused.",
     ]
 
 
-def grid(scores: Mapping[str, Mapping[str, float]], right: Mapping[str, dict[str, str]]) -> Grid:
+def grid(name: str, found: World) -> Grid:
     """Tabulate every way to diagnose."""
-    rows = [
-        [way, *(f"{x[key]:.2f}" for key in ("f1", "precision", "recall")), *right[way].values()]
-        for way, x in scores.items()
-    ]
+    rows = []
+    for way, own in found.named.items():
+        x = f1(own, found.truth)
+        cells = [f"{x[key]:.2f}" for key in ("f1", "precision", "recall")]
+        rows.append([way, *cells, *hits(own, found.truth).values()])
     columns = ["way", "F1", "precision", "recall", "flipper", "free rider", "nobody"]
-    return Grid("Naming who is at fault; right answers by what was planted", columns, rows)
+    title = f"Naming who is at fault among {name} clients; right answers by what was planted"
+    return Grid(title, columns, rows)

@@ -85,7 +85,7 @@ class Effort:
     """
 
     repeats: int = 3
-    calibrations: int = 800
+    calibrations: int = 2000
     pairs: int = 2000
     seeds: int = 2
     rounds: int = 12

@@ -26,16 +26,18 @@ COMMON, SELDOM = NAMES[:6], NAMES[6:]
 CLAIMED = 4.0  # nats per token: what a free rider says its training loss is
 
 
-def rows(seed: int, faults: Sequence[str]) -> Iterator[Row]:
+def rows(seed: int, faults: Sequence[str], alike: bool = False) -> Iterator[Row]:
     """Yield the rows of a federation.
 
     Args:
         seed: of the draws.
         faults: which of flipper and rider there are.
+        alike: whether ordinary clients and faulty ones hold all common desks alike; otherwise
+            their mixes are skewed.
     """
     draw = generator(seed, "pilot bench", "planted")
     for client in (*ORDINARY, *faults):
-        mix = draw.dirichlet([1.0] * len(COMMON))
+        mix = draw.dirichlet([1e3 if alike else 1.0] * len(COMMON))
         for desk in draw.choice(len(COMMON), size=EACH, p=mix):
             answer = (desk + 3) % len(COMMON) if client == FLIPPER else desk
             yield row(client, COMMON[desk], COMMON[answer], draw)
@@ -46,11 +48,22 @@ def rows(seed: int, faults: Sequence[str]) -> Iterator[Row]:
         yield row("test", NAMES[desk], NAMES[desk], draw)
 
 
-def table(base: Path, cache: Path, seed: int, faults: Sequence[str], **more: Any) -> dict[str, Any]:
-    """Return the configuration of such a federation, as nested tables."""
-    name = "-".join(["planted", str(seed), *faults])
-    source = write_rows(cache / f"{name}.jsonl", rows(seed, faults))
-    return {
+def config(
+    base: Path, cache: Path, seed: int, faults: Sequence[str], alike: bool = False, **more: Any
+) -> Config:
+    """Return the configuration of such a federation.
+
+    Args:
+        base: folder of the base model.
+        cache: folder for its rows.
+        seed: of data and run.
+        faults: which there are.
+        alike: whether clients hold the same desks.
+        more: tables of the configuration that are otherwise.
+    """
+    name = "-".join(["planted", str(seed), *faults, *(["alike"] if alike else [])])
+    source = write_rows(cache / f"{name}.jsonl", rows(seed, faults, alike))
+    tables = {
         "seed": seed,
         "model": {"base": str(base), "dtype": "float32", "device": "cpu"},
         "adapter": {"rank": 4, "alpha": 8.0, "targets": "all-linear"},
@@ -67,11 +80,7 @@ def table(base: Path, cache: Path, seed: int, faults: Sequence[str], **more: Any
         "engine": {"chunk": 4, "threads": 1},
         **more,
     }
-
-
-def config(base: Path, cache: Path, seed: int, faults: Sequence[str], **more: Any) -> Config:
-    """Return the configuration of such a federation."""
-    return Config.from_table(table(base, cache, seed, faults, **more), "planted federation")
+    return Config.from_table(tables, "planted federation")
 
 
 def riding(*riders: str) -> Planted:
