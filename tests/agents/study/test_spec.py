@@ -20,7 +20,7 @@ WRONG = {
     "one seed": ({"seeds": [0]}, "seeds: a verdict needs 3 paired seeds at least"),
     "two seeds": ({"seeds": [0, 1]}, "seeds: a verdict needs 3 paired seeds at least"),
     "a seed twice": ({"seeds": [0, 1, 1]}, "seeds: one is there twice"),
-    "negative seed": ({"seeds": [0, 1, -1]}, "seeds.2: "),
+    "negative seed": ({"seeds": [0, 1, -1]}, "seeds.2 must be a whole number of at least 0"),
     "no seeds": ({"seeds": None}, "seeds: is missing; say under which seeds"),
     "no metric": ({"metric": None}, "metric: is missing; say what is compared by"),
     "unknown metric": (
@@ -37,7 +37,10 @@ WRONG = {
     ),
     "no direction": ({"metric": {"name": "nll"}}, "metric.direction: is missing"),
     "nothing to compare": ({"arms": {"plain": []}}, "there is nothing to compare"),
-    "an arm that cannot be": ({"arms": ARMS | {"bad": ["work.lr=-1"]}}, "arms.bad: work.lr: "),
+    "an arm that cannot be": (
+        {"arms": ARMS | {"bad": ["work.lr=-1"]}},
+        "arms.bad: work.lr must be",
+    ),
     "an arm with a slip": ({"arms": ARMS | {"bad": ["work.lrr=1"]}}, "did you mean work.lr?"),
     "an arm that is no override": ({"arms": ARMS | {"bad": ["work.lr"]}}, "key=value"),
     "an arm with a seed": ({"arms": ARMS | {"bad": ["seed=3"]}}, "changes what is measured"),
@@ -63,7 +66,10 @@ WRONG = {
         "search.bounds.work.lrr: unknown key work.lrr; did you mean work.lr?",
     ),
     "bounds of a part": ({"search": SEARCH | {"bounds": {"steps": [1.5, 4.0]}}}, "not whole"),
-    "bounds out of bounds": ({"search": SEARCH | {"bounds": {"lr": [0.1, 99.0]}}}, "less than or"),
+    "bounds out of bounds": (
+        {"search": SEARCH | {"bounds": {"lr": [0.1, 99.0]}}},
+        "work.lr must be a finite number above 0 and at most 10",
+    ),
     "bounds of the data": (
         {"search": SEARCH | {"bounds": {"data.max_tokens": [8, 9]}}},
         "changes what is measured",
