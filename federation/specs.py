@@ -68,6 +68,7 @@ def _wanted(error: "ErrorDetails", field: FieldInfo | None) -> str:
         found = {x: getattr(mark, x, None) for x in ("gt", "ge", "lt", "le")}
         limits |= {x: bound for x, bound in found.items() if bound is not None}
     types = (field.annotation, *get_args(field.annotation)) if field and limits else ()
+    types = types or (type(error["input"]),)  # an item of a list
     whole = kind.startswith("int") or int in (getattr(x, "__origin__", x) for x in types)
     if limits or kind.startswith(("int", "float", "finite")):
         return f"a {'whole' if whole else 'finite'} number{between(limits)}"
