@@ -105,11 +105,11 @@ def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tm
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["more-rounds", "0"], "more_rounds: n: input should be greater than or equal to 1"),
+        (["more-rounds", "0"], "more_rounds: n must be a whole number from 1 to 1000000"),
         (["more-rounds", "many"], "invalid int value: 'many'"),
         (["edit", "round-1", "lr"], "'lr': write KEY=VALUE"),
         (["edit", "round-1", "lr=fast"], "'lr=fast': write KEY=VALUE"),
-        (["edit", "round-1", "lr=nan"], "answer: values: input should be a finite number"),
+        (["edit", "round-1", "lr=nan"], "answer: values must be a finite number"),
         (["edit", "round-1"], "required: KEY=VALUE"),
         (["dance"], "invalid choice: 'dance'"),
         ([], "required: COMMAND"),
