@@ -19,6 +19,7 @@ from federation.runs.inbox import Answer, GoOn, MoreRounds, Pause, Stop, post
 from federation.runs.records import AskedRecord, CommandRecord, Record
 from federation.runs.run import Run, problems
 from federation.session import Watch
+from tests.agents.valleys import descend
 from tests.tiny_worlds import World, tiny_world
 
 Reply = Callable[[AskedRecord], Answer | None]
@@ -187,7 +188,13 @@ def test_after_the_patience_the_fallback_decides_and_says_so(world, tmp_path):
         assert (decision.source, decision.policy) == ("fallback", "plateau@1")
         assert decision.reason == "nobody answered within 0.3 s"
         assert decision.details["person"]["answer"] is None
-    assert found.seconds < time.monotonic() - began - 0.5  # waiting is no training
+
+
+def test_waiting_is_no_training(tmp_path):
+    """The seconds of a round are those of deciding, training and judging, not of a person."""
+    descend(tmp_path / "run", 1, policy="human", patience=2.0)
+    (record,) = Run.open(tmp_path / "run").history.rounds.values()
+    assert record.seconds < 2.0
 
 
 def test_ctrl_c_while_it_waits_leaves_a_run_that_asks_the_same_again(world, tmp_path, answered):
