@@ -147,3 +147,16 @@ def operations_of(work: Callable[[], None]) -> int:
         counter = KilledAt(patch)
         work()
     return counter.count
+
+
+def killed(work: Callable[[], None], n: int) -> bool:
+    """Do the work in a forked process that is killed at its n-th operation; whether it was."""
+    pid = os.fork()
+    if pid == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            KilledAt(patch, n)
+            try:
+                work()
+            finally:
+                os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL

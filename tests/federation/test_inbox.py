@@ -37,7 +37,7 @@ from federation.runs.records import (
 from federation.runs.run import ADAPTER, Run, problems
 from federation.runs.writer import RunWriter
 from federation.steering import POLL, Steering
-from tests.federation.test_run_directory import (
+from tests.tiny_runs import (
     CONFIG_JSON,
     ROUNDS,
     killed,
@@ -46,7 +46,7 @@ from tests.federation.test_run_directory import (
     start,
     train,
 )
-from tests.federation.test_run_directory import drawn as policy
+from tests.tiny_runs import drawn as policy
 from tests.tiny_worlds import World, tiny_world
 
 # --- A tiny training loop that is steered -------------------------------------------------------
@@ -293,7 +293,7 @@ def test_an_id_from_many_threads_is_one_command(begun: Path):
 
 def test_an_id_names_no_other_file():
     for id in ("../x", "a/b", "", ".hidden", "x" * 65, "a.json"):
-        with pytest.raises(ConfigError, match="pause: id: "):
+        with pytest.raises(ConfigError, match="pause: id must be text of the form"):
             inbox.parse({"command": "pause", "id": id})
 
 

@@ -6,7 +6,6 @@ point can be forgotten.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -24,8 +23,8 @@ from federation.runs.writer import RunWriter
 from tests.tiny_runs import (
     OPERATIONS,
     ROUNDS,
-    KilledAt,
     damage,
+    killed,
     newest_checkpoint,
     operations_of,
     outcome,
@@ -53,19 +52,6 @@ def copy(finished, tmp_path) -> Path:
 
 
 # --- Killed at every operation -----------------------------------------------------------------
-
-
-def killed(work: Callable[[], None], n: int) -> bool:
-    """Do the work in a forked process that is killed at its n-th operation; whether it was."""
-    pid = os.fork()
-    if pid == 0:
-        with pytest.MonkeyPatch.context() as patch:
-            KilledAt(patch, n)
-            try:
-                work()
-            finally:
-                os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ REFUSED = {
     "two weights": (["--reweight", "a=2", "--reweight", "a=3"], "gives a two weights"),
     "no weight": (["--reweight", "a"], "--reweight a: write CLIENT=FACTOR"),
     "weight of a word": (["--reweight", "a=much"], "--reweight a=much: write CLIENT=FACTOR"),
-    "negative weight": (["--reweight", "a=-1"], "greater than 0"),
+    "negative weight": (["--reweight", "a=-1"], "above 0"),
     "no number": (["--clip", "tight"], "--clip"),
     "unknown client": (["--drop", "client-9"], "no client client-9 reported in round 3"),
     "unknown algorithm": (["--algorithm", "medain"], "did you mean 'median'?"),
