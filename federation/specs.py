@@ -20,7 +20,6 @@ WORDS = {
     "bool_parsing": "true or false",
     "string_type": "text",
     "string_too_short": "text that is not empty",
-    "string_pattern_mismatch": "text of the form that is allowed",
     "tuple_type": "a list",
     "list_type": "a list",
     "model_type": "a table",
@@ -74,6 +73,10 @@ def _wanted(error: "ErrorDetails", field: FieldInfo | None) -> str:
         return f"a {'whole' if whole else 'finite'} number{between(limits)}"
     if kind in ("literal_error", "enum"):
         return str(ctx["expected"])
+    if kind == "string_pattern_mismatch":
+        return f"text of the form {ctx['pattern']}"
+    if kind == "string_too_long":
+        return f"text of at most {ctx['max_length']} characters"
     if kind.startswith("too_"):
         return f"a list of {ctx.get('min_length', ctx.get('max_length'))} or more"
     return WORDS.get(kind) or lower_first(error["msg"].removeprefix("Input should be "))
