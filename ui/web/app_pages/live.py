@@ -190,7 +190,7 @@ def numbers(opened: Opened) -> None:
             st.metric(
                 METRICS.get(main, main).capitalize(), f"{last:.3f}",
                 None if base is None else f"{last - base:+.3f}", border=True, height="stretch",
-                delta_description="vs. the base", help="on everybody's test",
+                delta_description="on base", help="on everybody's test",
                 delta_color="inverse" if main == "nll" else "normal",
             )  # fmt: skip
         rounds = len(run.history.rounds)

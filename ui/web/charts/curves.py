@@ -69,14 +69,16 @@ def loss(run: Run) -> Picture:
     dash = alt.StrokeDash(
         "of:N",
         scale=alt.Scale(domain=present, range=[LINES[name][1] for name in present]),
-        legend=below(),
+        legend=None,
     )
     tooltip = ["of:N", "round:Q", alt.Tooltip("value:Q", format=".3f", title="loss")]
     plain = alt.Chart(lines).encode(x=rounds, y=height, color=kind, tooltip=tooltip)
+    quiet = alt.Color("of:N", scale=kind["scale"], legend=None)  # one legend is enough
+    dots = plain.encode(color=quiet)
     layers: list[alt.Chart] = [
         band.encode(x=rounds, y=alt.Y("low:Q", title="loss, nats per token"), y2="high:Q"),
         plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
-        plain.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
+        dots.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
     ]
     marks = decision_frame(run)
     if len(marks):
