@@ -15,7 +15,6 @@ from federation.runs.records import DecisionRecord
 from federation.runs.run import Run
 from ui.web.charts.curves import values_of
 from ui.web.figures import training_loss
-from ui.web.language import SOURCES
 
 BY_RULE = "by rule"
 VERDICTS = {
@@ -253,8 +252,3 @@ def round_of(fact: str) -> int | None:
     """Return the round that an id of a fact names, from 1; None if it names none."""
     name, at, number = fact.rpartition("@")
     return int(number) + 1 if at and name and number.isdecimal() and len(number) < 10 else None
-
-
-def source_word(source: str) -> str:
-    """Return what people call who decided."""
-    return SOURCES[source].word

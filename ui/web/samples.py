@@ -12,7 +12,6 @@ from typing import Any
 
 from federation.config import ORGANISATIONS, Config
 from federation.data.dataset import records
-from federation.data.sources import read_records
 from federation.errors import DataError
 from ui.web.forms import Table, got, put
 
@@ -78,15 +77,6 @@ def look(table: Mapping[str, Any], base_dir: Path) -> Sample | None:
     if not is_here(config.data.source, base_dir):
         return None
     return sampled(records(config, base_dir))
-
-
-def look_at_file(path: Path) -> Sample:
-    """Read the first rows of a file.
-
-    Raises:
-        DataError: if it cannot be read.
-    """
-    return sampled(read_records(str(path), Path.cwd()))
 
 
 def sampled(source: Any) -> Sample:

@@ -12,7 +12,7 @@ import streamlit as st
 
 from federation.errors import FedpilotError
 from ui.web.jobs import Job
-from ui.web.language import SOURCES, STATUSES, Look
+from ui.web.language import SOURCES, Look
 from ui.web.server import RUNS
 from ui.web.store import Opened, Shelf
 
@@ -57,12 +57,6 @@ def badge(look: Look, help: str | None = None) -> None:
 def source_badge(source: str) -> str:
     """Write a source as an inline badge."""
     look = SOURCES[source]
-    return f":{look.badge}-badge[{look.icon} {look.word}]"
-
-
-def status_badge(status: str) -> str:
-    """Write a status as an inline badge."""
-    look = STATUSES[status]
     return f":{look.badge}-badge[{look.icon} {look.word}]"
 
 

@@ -11,7 +11,6 @@ from ui.web.overview import COLUMNS, rows
 from ui.web.shell import (
     RUN,
     acting,
-    demo_button,
     nothing_yet,
     page,
     plain,
@@ -100,5 +99,3 @@ def act(name: str) -> None:
 
 
 table()
-if not shelf().names():
-    demo_button()
