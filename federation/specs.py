@@ -33,7 +33,7 @@ WORDS = {
 class Spec(BaseModel):
     """A frozen table of bounded fields; unknown keys and non-finite numbers are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def as_tuple(value: Any) -> Any:
@@ -178,7 +178,7 @@ class LocalWork(Spec):
     momentum: float = Field(default=0.0, ge=0, lt=1, description="SGD momentum (AdamW ignores it)")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="AdamW decay of the first moment")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="AdamW decay of the second moment")
-    eps: float = Field(default=1e-8, gt=0, le=1, description="AdamW denominator offset")
+    eps: float = Field(default=1e-8, ge=1e-30, le=1, description="AdamW denominator offset")
     weight_decay: float = Field(
         default=0.0, ge=0, le=1, description="decoupled weight decay, per unit of lr"
     )

@@ -4,7 +4,7 @@ Knows no command's work and imports none of it.
 """
 
 import difflib
-from argparse import REMAINDER, ArgumentParser, Namespace
+from argparse import REMAINDER, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -234,13 +234,20 @@ def _serve(parser: ArgumentParser) -> None:
     add("--option", metavar="NAME=VALUE", action="append", default=[], help=help)
 
 
+def _picture(name: str) -> Path:
+    """Take the name of a picture, which is written as PNG whatever it is called."""
+    if Path(name).suffix.lower() != ".png":
+        raise ArgumentTypeError(f"{name!r} is no PNG: choose a name that ends in .png")
+    return Path(name)
+
+
 def _data(parser: ArgumentParser) -> None:
     help = "TOML file, or run directory: the data that the run had"
     parser.add_argument("config", metavar="CONFIG", type=Path, help=help)
     settings(parser)
     as_json(parser)
     help = "draw clients x labels as a heat map"
-    parser.add_argument("--plot", metavar="FILE.png", type=Path, help=help)
+    parser.add_argument("--plot", metavar="FILE.png", type=_picture, help=help)
 
 
 def _synthesize(parser: ArgumentParser) -> None:

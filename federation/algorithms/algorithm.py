@@ -135,14 +135,14 @@ def advance(algorithm: Algorithm, state: Tree, reports: Reports, plan: RoundPlan
         QuorumError: if too few reports can be used, or the server's step leaves the range of its
             numbers; ``state`` is as it was.
     """
-    came = len(reports.clients)
+    came, named = len(reports.clients), f"round {plan.round + 1}"  # people count from 1
     if came < algorithm.quorum:
         why = "; ".join(f"{client}: {reason}" for client, reason in reports.rejected.items())
         why = f" ({why})" if why else ""
         if not came:
-            raise QuorumError(f"round {plan.round}: no report can be used{why}; lower work.lr?")
+            raise QuorumError(f"{named}: no report can be used{why}; lower work.lr?")
         raise QuorumError(
-            f"round {plan.round}: the algorithm needs {algorithm.quorum} reports, {came} can be"
+            f"{named}: the algorithm needs {algorithm.quorum} reports, {came} can be"
             f" used{why}; raise cohort.size or choose another algorithm"
         )
     combined = algorithm.combine(reports.tree_C, reports.weight_C)
@@ -150,7 +150,7 @@ def advance(algorithm: Algorithm, state: Tree, reports: Reports, plan: RoundPlan
     diverged = [group for group, x in after.items() if not torch.isfinite(x).all()]
     if diverged:
         raise QuorumError(
-            f"round {plan.round}: the server's {diverged[0]} is not finite after its step; lower"
+            f"{named}: the server's {diverged[0]} is not finite after its step; lower"
             " algorithm.server_lr or work.lr"
         )
     return after

@@ -20,6 +20,9 @@ SETTINGS = {
     "unknown algorithm": (["algorithm.name=fedavgg"], 2, ["fedavgg", "fedavg"]),
     "unknown setting": (["algorithm.mu=0.1"], 2, ["mu"]),
     "lr nan": (["work.lr=nan"], 2, ["work.lr"]),
+    "a truth for a number": (["rounds=true"], 2, ["rounds must be a whole number", "got true"]),
+    "a fraction of a step": (["work.steps=3.0"], 2, ["work.steps must be a whole", "got 3.0"]),
+    "an offset that is no number": (["work.eps=1e-60"], 2, ["work.eps", "1e-30"]),
     "no model": (["model.base=/no/such/model"], 2, ["model.base", "/no/such/model"]),
     "no target": (['adapter.targets=["q_prj"]'], 2, ["q_prj"]),
     "unknown field": (["data.prompt={qestion}"], 2, ["qestion", "question"]),
@@ -73,6 +76,10 @@ def bad_rows() -> dict[str, tuple[str, list[str]]]:
             ["no row"],
         ),
     }
+
+
+def test_a_picture_under_another_name(call: Call, world: World):
+    call("data", world.config, "--plot", "picture.txt").refused(2, "picture.txt", ".png")
 
 
 @pytest.mark.parametrize("name", bad_rows())
