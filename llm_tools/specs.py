@@ -31,7 +31,7 @@ KEY_ENV = "FEDPILOT_API_KEY"
 class Spec(BaseModel):
     """A frozen table of bounded fields; unknown keys and non-finite numbers are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def _endpoint(url: str) -> str:

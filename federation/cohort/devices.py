@@ -16,9 +16,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from federation.address import generator
+from federation.specs import Spec
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -26,10 +27,8 @@ Ints = NDArray[np.int64]
 Reason = Literal["dropout", "deadline"]
 
 
-class DevicesSpec(BaseModel):
+class DevicesSpec(Spec):
     """What the clients run on: the ``[devices]`` table.  As it stands, equal and without fault."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seconds_per_step: float = Field(
         default=1.0, gt=0, le=1e6, description="seconds of a local step on the median device"

@@ -17,22 +17,20 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from federation.address import generator
 from federation.cohort.standing import Bools, Floats, Ints, Standing, client_indices
 from federation.errors import ConfigError
-from federation.specs import Names
+from federation.specs import Names, Spec
 
 CLIP_QUANTILE = 0.95  # Oort: larger utilities are taken for outliers
 CUT_OFF = 0.95  # Oort: who comes this near to the last one admitted is admitted too
 BONUS = 0.1  # Oort: weight of what was last heard long ago
 
 
-class CohortSpec(BaseModel):
+class CohortSpec(Spec):
     """How many clients are asked in a round, and by which rule: the ``[cohort]`` table."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     size: int = Field(
         default=5, ge=1, le=1_000_000, description="clients whose reports make a round"

@@ -10,11 +10,12 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from federation.address import generator
 from federation.data.clients import Clients, Column, Integers, group, natural
 from federation.errors import DataError
+from federation.specs import Spec
 
 MAX_CELLS = 50_000_000  # clients x labels: beyond it the label is no label, or the table no table
 
@@ -37,10 +38,8 @@ _NEEDS = {
 }
 
 
-class ClientsSpec(BaseModel):
+class ClientsSpec(Spec):
     """The ``[data.clients]`` table: how rows become clients.  Frozen; every field bounded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     by: Literal["key", "iid", "dirichlet", "quantity", "shards", "topic"] = Field(
         default="iid", description="what decides which client holds a row"

@@ -11,19 +11,18 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from federation.address import address, generator
 from federation.data.clients import Clients, Integers
 from federation.errors import DataError
+from federation.specs import Spec
 
 NAMED = 5  # clients that a sentence names
 
 
-class SplitSpec(BaseModel):
+class SplitSpec(Spec):
     """Shares of every client's rows.  Frozen; every field bounded; the rest is trained on."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     validation: float = Field(default=0.1, ge=0, lt=1, description="share of each client's rows")
     test: float = Field(default=0.1, ge=0, lt=1, description="share of each client's rows")
