@@ -1,11 +1,13 @@
 """Choice tasks by likelihood: every answer of an example as a sequence of its own.
 
 Knows rendered examples and the format of a sequence; knows nothing of models or clients.
+
+Shape suffixes: C models (clients), B examples of each, K answers of an example, as many as the
+example with most.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ from federation.data.templates import Example
 from federation.data.tokens import Joined, SequenceFormat, Tokens, encode
 from federation.errors import DataError
 from federation.evaluation.scores import Columns
+from federation.training.batches import ABSENT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,9 +37,16 @@ class Choices:
     answer: np.ndarray
 
     def sequences(self, places: np.ndarray) -> np.ndarray:
-        """Return the sequence numbers of examples, ``(sum of their choices,)``."""
-        pieces = [range(self.bounds[i], self.bounds[i + 1]) for i in places]
-        return np.fromiter(chain.from_iterable(pieces), dtype=np.int64)
+        """Number the sequences of examples' answers, ``(..., K)``; -1 where there is none."""
+        count = np.diff(self.bounds)
+        which = np.arange(count.max(initial=1))
+        there = which < count[places][..., None]
+        return np.where(there, self.bounds[places][..., None] + which, ABSENT)
+
+    @property
+    def cost(self) -> np.ndarray:
+        """Tokens of each example's sequences together, ``(n,)`` int64."""
+        return np.add.reduceat(self.tokens.lengths, self.bounds[:-1])
 
     def accuracy(self, places: np.ndarray, nats: np.ndarray) -> Columns:
         """Tell for each example whether its right answer is the likeliest.
@@ -47,23 +57,46 @@ class Choices:
         2020, arXiv:2005.14165, divide by tokens).  Of equally likely answers the first is given.
 
         Args:
-            places: n examples.
-            nats: negative log-likelihood of the sequences of those examples, in their order.
+            places: B examples.
+            nats: negative log-likelihood of their answers, ``(B, K)``, infinite where none is.
 
         Returns:
-            Columns of 0 and 1, ``(n,)`` each.
+            Columns of 0 and 1, ``(B,)`` each.
         """
-        size = np.maximum(self.tokens.response_bytes[self.sequences(places)], 1)
-        return {
-            "choice_accuracy": self._right(places, nats),
-            "choice_accuracy_per_byte": self._right(places, nats / size),
+        rows_BK, answer = self.sequences(places), self.answer[places]
+        nats_BK = nats.reshape(rows_BK.shape)
+        size_BK = np.maximum(self.tokens.response_bytes[rows_BK], 1)
+        right = {
+            "choice_accuracy": nats_BK.argmin(axis=1) == answer,
+            "choice_accuracy_per_byte": (nats_BK / size_BK).argmin(axis=1) == answer,
         }
+        return {name: values.astype(np.float64) for name, values in right.items()}
 
-    def _right(self, places: np.ndarray, nats: np.ndarray) -> np.ndarray:
-        counts = self.bounds[places + 1] - self.bounds[places]
-        per_example = np.split(nats, np.cumsum(counts)[:-1]) if len(places) else []
-        given = np.array([np.argmin(own) for own in per_example], dtype=np.int64)
-        return (given == self.answer[places]).astype(np.float64)
+    def parted(self) -> tuple[Tokens, Tokens]:
+        """Part sequences where the answers of an example begin to differ.
+
+        Returns:
+            What an example's sequences begin with, a row an example, and what each goes on with, a
+            row a sequence.  The prompt's last token begins the latter: it predicts the first token
+            of the answer.
+        """
+        tokens, first = self.tokens, self.bounds[:-1]
+        shared = tokens.prompt_len - 1
+        begin, end = tokens.offsets[:-1], tokens.offsets[1:]
+        heads = _cut(tokens.ids, begin[first], begin[first] + shared[first])
+        tails = _cut(tokens.ids, begin + shared, end)
+        return heads, tails
+
+
+def _cut(ids: np.ndarray, begin: np.ndarray, end: np.ndarray) -> Tokens:
+    """Take pieces of ids as sequences whose first token is not supervised."""
+    pieces = [ids[a:b] for a, b in zip(begin, end, strict=True)]
+    return Tokens(
+        ids=np.concatenate([np.empty(0, np.int32), *pieces]),
+        offsets=np.cumsum([0, *map(len, pieces)]),
+        prompt_len=np.ones(len(pieces), dtype=np.int32),
+        response_bytes=np.zeros(len(pieces), dtype=np.int32),
+    )
 
 
 def choice_sequences(

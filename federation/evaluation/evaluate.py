@@ -23,6 +23,7 @@ from federation.evaluation import scores
 from federation.evaluation.choices import choice_sequences
 from federation.evaluation.generation import generate
 from federation.evaluation.likelihood import counted, reading
+from federation.evaluation.prefixes import choosing
 from federation.evaluation.scores import Columns, Report
 from federation.evaluation.stacks import DEFAULT_LIMITS, Limits, with_each
 from federation.training.local import Task
@@ -209,8 +210,6 @@ def _choices(
     examples = [evaluation.examples[int(row)] for row in union]
     choices = choice_sequences(examples, evaluation.form, task.base.tokenizer)  # pyright: ignore[reportArgumentType]
     places_C = [np.searchsorted(union, rows) for rows in rows_C]
-    sequences_C = [choices.sequences(places) for places in places_C]
-    work = reading(task.base, choices.tokens)
-    cost = choices.tokens.lengths
-    nats_C = with_each(task, params_C, sequences_C, cost, work, evaluation.limits)
+    work = choosing(task.base, choices)
+    nats_C = with_each(task, params_C, places_C, choices.cost, work, evaluation.limits)
     return [choices.accuracy(p, nats) for p, nats in zip(places_C, nats_C, strict=True)]

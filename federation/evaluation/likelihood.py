@@ -6,6 +6,8 @@ Every supervised token counts, the end of sequence included.
 Shape suffixes: C models (clients), B examples of each, T tokens, S supervised positions.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -61,25 +63,30 @@ def reading(base: Base, tokens: Tokens) -> Work:
     return lambda rows_CB: row_nats(base, collate(tokens, rows_CB).to(base.device))
 
 
-def row_nats(base: Base, batch: Batch) -> np.ndarray:
+def row_nats(base: Base, batch: Batch, **known: Any) -> np.ndarray:
     """Sum the negative log-likelihood of every example of a batch: nats, ``(C, B)`` float64."""
     C, B, T = batch.ids_CBT.shape
     total = torch.zeros(C * B, dtype=torch.float64)
-    total.index_add_(0, batch.where.cpu() // T, supervised_nll(base, batch).cpu())
+    total.index_add_(0, batch.where.cpu() // T, supervised_nll(base, batch, **known).cpu())
     return total.view(C, B).numpy()
 
 
-def supervised_nll(base: Base, batch: Batch) -> Tensor:
+def supervised_nll(base: Base, batch: Batch, **known: Any) -> Tensor:
     """Return the negative log-likelihood at every supervised position, nats, ``(S,)`` float64.
 
     Where the model allows, logits exist only at supervised positions, and only a slice at a time.
+
+    Args:
+        base: the base model.
+        batch: sequences, or what they go on with.
+        known: of what was read before, as the model takes it.
     """
-    ids = batch.ids_CBT.flatten(0, 1)
     # Padding is on the right and attention is causal: no real position ever sees a padded one.
+    asked = {"input_ids": batch.ids_CBT.flatten(0, 1), "use_cache": False, **known}
     if base.plain_head:
-        states = base.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        states = base.model.base_model(**asked).last_hidden_state
     else:
-        states = base.model(input_ids=ids, use_cache=False).logits
+        states = base.model(**asked).logits
     states = states.flatten(0, 1).index_select(0, batch.where)
     size = slice_size(states.device)
     slices = zip(states.split(size), batch.target.split(size), strict=True)

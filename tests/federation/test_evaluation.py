@@ -13,7 +13,15 @@ import torch
 from pydantic import ValidationError
 from rouge_score.rouge_scorer import RougeScorer
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from federation.address import generator, torch_generator
@@ -25,7 +33,7 @@ from federation.data.templates import parse_templates
 from federation.data.tokens import sequence_format
 from federation.errors import DataError
 from federation.evaluation import evaluate as module
-from federation.evaluation import scores
+from federation.evaluation import prefixes, scores
 from federation.evaluation.choices import choice_sequences
 from federation.evaluation.evaluate import (
     Evaluation,
@@ -381,6 +389,37 @@ def test_choices_are_sequences_as_in_training(asked, corpus):
         }
         assert len(heads) == 1  # also where the longest answer needed the prompt cut
     assert choices.tokens.lengths.max() <= 80
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
+def test_prompts_read_once_change_nothing(kind, plain, corpus):
+    """Answers behind one reading of their prompt are as likely as behind one of their own."""
+    size = {"vocab_size": 258, "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 4}
+    window = {**plain.config.to_dict(), "sliding_window": 8}
+    model = {
+        "llama": lambda: copy.deepcopy(plain),
+        "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**size)).eval().double(),
+        "mistral": lambda: MistralForCausalLM(MistralConfig.from_dict(window)).eval().double(),
+    }[kind]()
+    base = prepare(kind, model, byte_tokenizer(), fast=False)
+    form = sequence_format(byte_tokenizer(), TEMPLATES, 80, "\n")
+    examples = [corpus.examples[int(i)] for i in ROWS]
+    examples[5] = replace(examples[5], choices=(*CHOICES, "perhaps"))
+    choices = choice_sequences(examples, form, byte_tokenizer())
+    tokens = replace(choices.tokens, prompt_len=choices.tokens.prompt_len.copy())
+    rows = choices.sequences(np.array([7, 20]))
+    tokens.prompt_len[rows[rows >= 0]] = 1  # nothing is shared
+    choices = replace(choices, tokens=tokens)
+    assert prefixes.keeps_all(base) == (kind != "mistral")
+    places_CB = np.array([[7, 5, 0, 20]])
+    with torch.no_grad():
+        nats_BK = prefixes.choosing(base, choices)(places_CB)[0]
+        for place, nats in zip(places_CB[0], nats_BK, strict=True):
+            rows = choices.sequences(place)
+            for row, value in zip(rows, nats, strict=True):
+                ids, start = tokens.row(row).tolist(), int(tokens.prompt_len[row])
+                want = math.inf if row < 0 else nats_of(model, ids, start)
+                assert value == pytest.approx(want, rel=1e-10)
 
 
 # Subsets and mistakes
