@@ -1,7 +1,9 @@
 """The gate: a set is admitted only if a small run with it beats the same run without it.
 
 Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
-the set.  The interval is Student's over paired differences.
+the set.  The federation is one and the same in all pairs: a set is judged for those clients and
+their rows, and what differs from pair to pair is the first adapter, cohorts and batches.  The
+interval is Student's over paired differences; it does not cover another federation.
 """
 
 import math
@@ -95,14 +97,13 @@ def check(config: Config, spec: GateSpec) -> None:
 
 
 def arm_of(config: Config, seed: int, rows: Path | None) -> Config:
-    """Return the run of one arm."""
+    """Return the run of one arm, of the same federation under every seed."""
+    config = config.under(seed)
     evaluation = config.evaluation.model_copy(update={"every": config.rounds, "baselines": ()})
     data = config.data
     if rows is not None:
         data = data.model_copy(update={"extra": str(rows.absolute())})
-    return config.model_copy(
-        update={"seed": seed, "data": data, "evaluation": evaluation, "pilot": {}}
-    )
+    return config.model_copy(update={"data": data, "evaluation": evaluation, "pilot": {}})
 
 
 def played(config: Config, out: Path, cache: Path, metric: str) -> float:

@@ -54,7 +54,9 @@ def pilot(run: Run) -> list[str]:
 def story(config: Config) -> str:
     """Tell a newcomer what will happen."""
     count, rounds, size = config.data.count, config.rounds, config.cohort.size
-    who = ", ".join(one.id for one in organisations(config.seed, count, total=config.data.examples))
+    who = ", ".join(
+        one.id for one in organisations(config.data_seed, count, total=config.data.examples)
+    )
     model = config.pilot.get("model")
     decides = f"{model} is asked what a round should be." if model else BY_RULE
     return STORY.format(clients=count, who=who, rounds=rounds, size=size, who_decides=decides)
