@@ -232,6 +232,28 @@ def facts_of_round(
             yield fact("validation_loss", value, "nats per token", n)
 
 
+def facts_of_undoing(history: History, round: int, smallest: int) -> Iterator[Fact]:
+    """Yield how a round was undone, if it was: what it came to, and which round holds again.
+
+    They are for explanations: what a policy sees of an undone round are its facts as of any other.
+
+    Args:
+        history: what the records of a run mean together.
+        round: the round.
+        smallest: figures over fewer clients are left out.
+    """
+    back = history.rollbacks.get(round)
+    if back is None:
+        return
+    # Rounds are counted from 1, as people do; 0 is the state before the first.
+    yield fact("restored", 0 if back.to is None else back.to + 1, "rounds", round)
+    clients = len(history.decisions[round].clients) if round in history.decisions else 0
+    if math.isfinite(back.loss) and clients >= smallest:
+        yield fact("undone_loss", back.loss, "nats per token", round, clients)
+    if back.limit is not None:
+        yield fact("undone_limit", back.limit, "nats per token", round)
+
+
 def fact(name: str, value: object, unit: Unit, round: int | None, clients: int = 0) -> Fact:
     """Make a fact, rounded to :data:`WRITTEN` digits; of no round, it is one of the run."""
     number = float(f"{float(str(value)):.{WRITTEN}g}")
