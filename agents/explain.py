@@ -15,7 +15,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agents.facts import Fact, fact, facts_of_round, facts_of_undoing
+from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_undoing
+from agents.filling import Filling, of_details
 from agents.knobs import KNOBS, RECORD
 from federation.errors import ConfigError
 from federation.runs.records import DecisionRecord, RollbackRecord, RoundRecord, WhatIfRecord
@@ -115,9 +116,13 @@ def of_record(
         )
     }
     facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
+    filling = decision and of_details(decision.details)
+    if decision and filling:
+        facts |= {fact.id: fact for fact in facts_of_filling(decision, smallest)}
     for n in (record.round - 1, record.round):
         facts |= {fact.id: fact for fact in facts_of_undoing(history, n, smallest)}
-    claims = list(of_undoing(facts, history.rollbacks.get(record.round)))
+    claims = list(of_filling(facts, record.round, filling))
+    claims += of_undoing(facts, history.rollbacks.get(record.round))
     claims += claims_of(facts, record.round, decision, tests_of(history, record.round))
     claims += of_choice(history.decisions.get(record.round - 1), decision)
     wrong = [problem for claim in claims for problem in unsupported(claim, facts)]
@@ -178,6 +183,20 @@ def claims_of(
         if name not in {UNDOES[knob] for knob in undone}:
             yield from of_test(facts, round, name, worded_change(test))
     yield from of_contributions(facts, round)
+
+
+def of_filling(facts: Mapping[str, Fact], round: int, filling: Filling | None) -> Iterator[Claim]:
+    """Say whether clients train on made-up rows, and what the gate measured."""
+    names = ("made_up_rows", "made_up_clients", "gate_gain", "gate_low", "gate_high")
+    rows, clients, *gate = (facts.get(f"{name}@{round}") for name in names)
+    if filling is None or rows is None or clients is None:
+        return
+    known = [end for end in gate if end]
+    measured = "their gain in short runs was {:.4f} nats per token of validation, {:.4f} to {:.4f}"
+    why = measured.format(*(x.value for x in known)) if known else "a run of the gate diverged"
+    what = f"{rows.value:.0f} rows were made up for {clients.value:.0f} clients that hold little"
+    text = f"{what}, and {'' if filling.admitted else 'not '}admitted by {filling.source}: {why}."
+    yield Claim(kind="decision", text=text, cites=(rows.id, clients.id, *(x.id for x in known)))
 
 
 def of_undoing(facts: Mapping[str, Fact], back: RollbackRecord | None) -> Iterator[Claim]:
