@@ -34,6 +34,7 @@ class Filling(BaseModel):
         low: lower end of its interval.
         high: upper end.
         pairs: of the gate's runs, with and without the rows.
+        rounds: of each of them.
     """
 
     model_config = RECORD
@@ -49,6 +50,7 @@ class Filling(BaseModel):
     low: float | None = None
     high: float | None = None
     pairs: int = Field(default=0, ge=0)
+    rounds: int = Field(default=0, ge=0)
 
     @property
     def words(self) -> str:
@@ -61,7 +63,8 @@ class Filling(BaseModel):
             return f"{what}; {verdict}: a run of the gate diverged"
         return (
             f"{what}; {verdict}: gain {self.gain:+.4f} nats per token of validation,"
-            f" {self.low:+.4f} to {self.high:+.4f} over {self.pairs} pairs of short runs"
+            f" {self.low:+.4f} to {self.high:+.4f} over {self.pairs} pairs of runs of"
+            f" {self.rounds} round{'s' * (self.rounds != 1)}"
         )
 
 

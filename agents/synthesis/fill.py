@@ -99,7 +99,7 @@ def judged(
     card = publish(profile, rows, seed=config.data_seed, cache=cache, gate=short, say=say)
     gate = card["gate"]
     ends = {key: gate[key] for key in ("admitted", "gain", "low", "high")}
-    made = {"made": card["rows"], "pairs": len(gate["seeds"])}
+    made = {"made": card["rows"], "pairs": len(gate["seeds"]), "rounds": spec.rounds}
     return found.model_copy(update=ends | made)
 
 
