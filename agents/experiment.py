@@ -6,27 +6,34 @@ table runs by rule, as the core alone would run it.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from agents.filling import Filling, filling_of
 from agents.pilot import PilotPlanner
-from agents.spec import PilotSpec, build_policy
+from agents.spec import PilotSpec, SyntheticSpec, build_policy
 from federation import experiment, forks
 from federation.cohort.planner import Planner, RulePlanner
 from federation.config import Config
+from federation.data.dataset import resolved
 from federation.errors import ConfigError
 from federation.experiment import Setup
+from federation.runs.folder import MADE_UP
 from federation.runs.history import History
 from federation.runs.records import DecisionRecord, RollbackRecord
 from federation.runs.run import Run
+from federation.runs.writer import refuse_used
 from federation.session import Watch
 
 
-def piloted(setup: Setup, history: History, traffic: int) -> Planner:
+def piloted(
+    setup: Setup, history: History, traffic: int, *, filling: Filling | None = None
+) -> Planner:
     """Let the configured pilot decide; the rules of the core where there is none."""
     spec = PilotSpec.of(setup.config)
     if spec is None:
         return experiment.by_rule(setup, history, traffic)
-    return PilotPlanner(setup, history, traffic, spec)
+    return PilotPlanner(setup, history, traffic, spec, filling if spec.synthetic else None)
 
 
 def run_experiment(
@@ -44,9 +51,28 @@ def run_experiment(
     if spec := PilotSpec.of(config):  # what is wrong is told before a model is loaded
         for name in (spec.proposer, *spec.shadows):
             build_policy(name, len(spec.bounds) or 1, spec)
+        if spec.synthetic:
+            config = filled_up(config, spec.synthetic, Path(out), base_dir, cache, watch or Watch())
+    planning = partial(piloted, filling=filling_of(Path(out)))
     return experiment.run_experiment(
-        config, out, base_dir=base_dir, cache=cache, watch=watch, planning=piloted
+        config, out, base_dir=base_dir, cache=cache, watch=watch, planning=planning
     )
+
+
+def filled_up(
+    config: Config,
+    spec: SyntheticSpec,
+    out: Path,
+    base_dir: Path | None,
+    cache: Path | None,
+    watch: Watch,
+) -> Config:
+    """Make rows up before the run begins, and let it train on them if they were admitted."""
+    from agents.synthesis.fill import filled
+
+    refuse_used(out)
+    config = resolved(config, base_dir or Path.cwd())
+    return filled(config, spec, out / MADE_UP, cache, watch.phase)
 
 
 def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
@@ -54,7 +80,8 @@ def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None =
 
     Arguments, result and errors are those of :func:`federation.experiment.resume`.
     """
-    return experiment.resume(path, cache=cache, watch=watch, planning=piloted)
+    planning = partial(piloted, filling=filling_of(Path(path)))
+    return experiment.resume(path, cache=cache, watch=watch, planning=planning)
 
 
 def fork(

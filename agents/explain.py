@@ -15,11 +15,13 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agents.facts import Fact, fact, facts_of_round
+from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_undoing
+from agents.filling import Filling, of_details
 from agents.knobs import KNOBS, RECORD
 from federation.errors import ConfigError
-from federation.runs.records import DecisionRecord, RoundRecord, WhatIfRecord
+from federation.runs.records import DecisionRecord, RollbackRecord, RoundRecord, WhatIfRecord
 from federation.runs.run import History
+from federation.specs import lower_first
 
 Kind = Literal["change", "no_change", "risk", "decision", "hypothesis", "tested"]
 MOST_WORDS = 280  # characters of a reason that an explanation repeats
@@ -114,7 +116,14 @@ def of_record(
         )
     }
     facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
-    claims = list(claims_of(facts, record.round, decision, tests_of(history, record.round)))
+    filling = decision and of_details(decision.details)
+    if decision and filling:
+        facts |= {fact.id: fact for fact in facts_of_filling(decision, smallest)}
+    for n in (record.round - 1, record.round):
+        facts |= {fact.id: fact for fact in facts_of_undoing(history, n, smallest)}
+    claims = list(of_filling(facts, record.round, filling))
+    claims += of_undoing(facts, history.rollbacks.get(record.round))
+    claims += claims_of(facts, record.round, decision, tests_of(history, record.round))
     claims += of_choice(history.decisions.get(record.round - 1), decision)
     wrong = [problem for claim in claims for problem in unsupported(claim, facts)]
     if wrong:
@@ -166,6 +175,7 @@ def claims_of(
     """Yield what there is to say, the most telling first."""
     for name, words in (("loss", "training loss"), ("validation_loss", "validation loss")):
         yield from of_loss(facts, round, name, words)
+    yield from of_start(facts, round)
     yield from of_clients(facts, round)
     undone = {name for name in ("lr", "steps") if undoes(facts, round, name, tests)}
     yield from of_decision(facts, round, decision, undone)
@@ -173,6 +183,51 @@ def claims_of(
         if name not in {UNDOES[knob] for knob in undone}:
             yield from of_test(facts, round, name, worded_change(test))
     yield from of_contributions(facts, round)
+
+
+def of_filling(facts: Mapping[str, Fact], round: int, filling: Filling | None) -> Iterator[Claim]:
+    """Say whether clients train on made-up rows, and what the gate measured."""
+    names = ("made_up_rows", "made_up_clients", "gate_gain", "gate_low", "gate_high")
+    rows, clients, *gate = (facts.get(f"{name}@{round}") for name in names)
+    if filling is None or rows is None or clients is None:
+        return
+    known = [end for end in gate if end]
+    measured = "their gain in short runs was {:.4f} nats per token of validation, {:.4f} to {:.4f}"
+    why = measured.format(*(x.value for x in known)) if known else "a run of the gate diverged"
+    what = f"{rows.value:.0f} rows were made up for {clients.value:.0f} clients that hold little"
+    text = f"{what}, and {'' if filling.admitted else 'not '}admitted by {filling.source}: {why}."
+    yield Claim(kind="decision", text=text, cites=(rows.id, clients.id, *(x.id for x in known)))
+
+
+def of_undoing(facts: Mapping[str, Fact], back: RollbackRecord | None) -> Iterator[Claim]:
+    """Say that a round was undone, why, and what holds again."""
+    if back is None:
+        return
+    parts = (facts.get(f"{name}@{back.round}") for name in ("undone_loss", "undone_limit"))
+    restored, (loss, limit) = facts[f"restored@{back.round}"], parts
+    cites, why = [restored.id], worded(back.reason)
+    if loss and limit and loss.value > limit.value:
+        cites += [loss.id, limit.id]
+        why = (
+            f"its training loss of {loss.value:.4g} nats per token is above {limit.value:.4g}, the"
+            " most that is allowed"
+        )
+    text = f"Round {back.round + 1} was undone: {why}. {holding(restored)} holds again."
+    yield Claim(kind="risk", text=text, cites=tuple(cites))
+
+
+def of_start(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
+    """Say from where a round began if the one before it was undone."""
+    if restored := facts.get(f"restored@{round - 1}"):
+        text = f"It began where {lower_first(holding(restored))} holds: round {round} was undone."
+        yield Claim(kind="change", text=text, cites=(restored.id,))
+
+
+def holding(restored: Fact) -> str:
+    """Name the state that holds again."""
+    if restored.value < 1:
+        return "The state before the first round"
+    return f"The state after round {restored.value:.0f}"
 
 
 def of_loss(facts: Mapping[str, Fact], round: int, name: str, words: str) -> Iterator[Claim]:
@@ -226,6 +281,8 @@ def of_decision(
             f" {decision.source}: {worded(decision.reason)}.",
             cites=(now.id, before.id),
         )
+        if f"restored@{round - 1}" in facts:
+            continue  # the loss moved because a round was undone, whatever was turned
         if name in undone:
             words = f"with the {knob.meaning} as in the round before"
             yield from of_test(facts, round, UNDOES[name], words)

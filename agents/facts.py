@@ -16,6 +16,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from agents.filling import of_details
 from agents.knobs import RECORD, Bound
 from agents.selection import MOST_EXCLUDED, SelectionBounds
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
@@ -230,6 +231,41 @@ def facts_of_round(
         value = evaluation.metrics.get("nll", math.nan)
         if evaluation.split == "validation" and math.isfinite(value):
             yield fact("validation_loss", value, "nats per token", n)
+
+
+def facts_of_filling(decision: DecisionRecord, smallest: int) -> Iterator[Fact]:
+    """Yield what the first decision says of made-up rows; for explanations, as is what follows."""
+    found, n = of_details(decision.details), decision.round
+    if found is None or len(found.asked) < smallest:
+        return
+    yield fact("made_up_clients", len(found.asked), "clients", n, len(found.asked))
+    yield fact("made_up_rows", found.made, "rows", n, len(found.asked))
+    ends = {"gate_gain": found.gain, "gate_low": found.low, "gate_high": found.high}
+    if all(value is not None and math.isfinite(value) for value in ends.values()):
+        for name, value in ends.items():
+            yield fact(name, value, "nats per token", n, found.population)
+
+
+def facts_of_undoing(history: History, round: int, smallest: int) -> Iterator[Fact]:
+    """Yield how a round was undone, if it was: what it came to, and which round holds again.
+
+    They are for explanations: what a policy sees of an undone round are its facts as of any other.
+
+    Args:
+        history: what the records of a run mean together.
+        round: the round.
+        smallest: figures over fewer clients are left out.
+    """
+    back = history.rollbacks.get(round)
+    if back is None:
+        return
+    # Rounds are counted from 1, as people do; 0 is the state before the first.
+    yield fact("restored", 0 if back.to is None else back.to + 1, "rounds", round)
+    clients = len(history.decisions[round].clients) if round in history.decisions else 0
+    if math.isfinite(back.loss) and clients >= smallest:
+        yield fact("undone_loss", back.loss, "nats per token", round, clients)
+    if back.limit is not None:
+        yield fact("undone_limit", back.limit, "nats per token", round)
 
 
 def fact(name: str, value: object, unit: Unit, round: int | None, clients: int = 0) -> Fact:

@@ -17,6 +17,7 @@ from agents import asking
 from agents.cohorts import Choices
 from agents.explain import as_text, of_record
 from agents.facts import Observation
+from agents.filling import DETAIL, Filling
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, configured
 from agents.proposals import Action, Answer, Policy, Proposal
@@ -74,7 +75,14 @@ class Decided:
 class PilotPlanner(RulePlanner):
     """Decides rounds by a policy, within bounds."""
 
-    def __init__(self, setup: "Setup", history: History, traffic: int, spec: PilotSpec) -> None:
+    def __init__(
+        self,
+        setup: "Setup",
+        history: History,
+        traffic: int,
+        spec: PilotSpec,
+        filling: Filling | None = None,
+    ) -> None:
         """Start before the first round.
 
         Args:
@@ -82,6 +90,7 @@ class PilotPlanner(RulePlanner):
             history: the records of the run, growing as it goes on.
             traffic: bytes that a client receives and sends in a round.
             spec: who decides, within which bounds.
+            filling: what was decided on made-up rows before the run began.
 
         Raises:
             ConfigError: if the pilot and the rest of the configuration contradict each other.
@@ -89,6 +98,7 @@ class PilotPlanner(RulePlanner):
         super().__init__(setup.config, setup.clients, setup.data.splits.train.sizes, traffic)
         self._history = history
         self._spec = spec
+        self._filling = filling
         self._outer = spec.outer(setup.config, len(setup.clients))
         self._policy = build_policy(spec.proposer, len(self._outer), spec)
         self._fallback = completed(build_policy(spec.on_failure, len(self._outer)), spec)
@@ -146,6 +156,7 @@ class PilotPlanner(RulePlanner):
                     "shadows": shadows(self._shadows, observation),
                     **shown(observation),
                     **record.details,
+                    **self.begun(round),
                     **({"person": asking.details(asked, told)} if asked else {}),
                 },
                 "seconds": time.perf_counter() - began,
@@ -205,6 +216,12 @@ class PilotPlanner(RulePlanner):
                 "facts": {name: facts[name].value for name in cited},
             },
         )
+
+    def begun(self, round: int) -> dict[str, JsonValue]:
+        """Return what the first decision keeps of what was decided before the run began."""
+        if round or self._filling is None:
+            return {}
+        return {DETAIL: self._filling.model_dump(mode="json")}
 
     def cohort(
         self, round: int, values: Mapping[str, float], selection: Selection | None = None

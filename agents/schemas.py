@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from agents.copilot.records import KINDS as CHAT
 from agents.explain import Claim
 from agents.facts import Fact, Observation
+from agents.filling import Filling
 from agents.guard import Ruling
 from agents.knobs import KNOBS, Bound
 from agents.policies.model import schema_of
@@ -33,7 +34,18 @@ from federation.runs.records import KINDS as JOURNAL
 from llm_tools import decodable
 from llm_tools.synthesis.generation import Batch
 
-PILOT = (Fact, Bound, SelectionBounds, Observation, Selection, Proposal, Answer, Ruling, Claim)
+PILOT = (
+    Filling,
+    Fact,
+    Bound,
+    SelectionBounds,
+    Observation,
+    Selection,
+    Proposal,
+    Answer,
+    Ruling,
+    Claim,
+)
 CONFIGURATIONS = {"config": Config, "pilot": PilotSpec, "study": StudySpec, "profile": Profile}
 
 

@@ -33,6 +33,30 @@ HUMAN = "human"
 """Policy that asks a person about what another one proposes: ``human:NAME``."""
 
 
+class SyntheticSpec(Spec):
+    """What is made up before the first round for built-in organisations that hold little."""
+
+    fill: float = Field(
+        default=1.0,
+        gt=0,
+        le=10,
+        description="clients with fewer training rows than so many times the mean are given made-up"
+        " ones up to there",
+    )
+    pairs: int = Field(
+        default=3,
+        ge=3,
+        le=50,
+        description="paired short runs, with and without the rows; they are admitted if the whole"
+        " 95 % interval of the gain in validation loss lies above zero",
+    )
+    rounds: int = Field(default=1, ge=1, le=1000, description="rounds of a short run")
+    steps: int | None = Field(
+        default=None, ge=1, le=100_000, description="its local steps; the run's if omitted"
+    )
+    examples: int = Field(default=60, ge=1, description="most validation examples that judge it")
+
+
 class PilotSpec(Spec):
     """Who decides what a round should be, within which bounds."""
 
@@ -89,6 +113,11 @@ class PilotSpec(Spec):
     )
     selection: SelectionSpec | None = Field(
         default=None, description="how clients are chosen may be changed; omitted: it stays"
+    )
+    synthetic: SyntheticSpec | None = Field(
+        default=None,
+        description="made-up rows for organisations that hold little, if a gate finds that they"
+        " help; omitted: none",
     )
     stop: int | None = Field(
         default=None,

@@ -78,6 +78,13 @@ class DataSpec(Spec):
     examples: int = Field(
         default=6000, ge=1, le=100_000_000, description="organisations: rows in all"
     )
+    seed: int | None = Field(
+        default=None,
+        ge=0,
+        le=2**63 - 1,
+        description="decides what the built-in organisations are, how rows become clients, splits,"
+        " unseen clients and which examples are evaluated; the run's seed if omitted",
+    )
     clients: ClientsSpec = Field(default_factory=lambda: ClientsSpec.model_validate({}))
     split: SplitSpec = Field(default_factory=lambda: SplitSpec.model_validate({}))
 
@@ -159,7 +166,10 @@ class Config(Spec):
     """Everything that decides a run."""
 
     seed: int = Field(
-        default=0, ge=0, le=2**63 - 1, description="first part of every random address"
+        default=0,
+        ge=0,
+        le=2**63 - 1,
+        description="first part of every random address; data.seed holds the federation still",
     )
     rounds: int = Field(
         default=20, ge=1, le=1_000_000, description="rounds of send, train, combine, step"
@@ -231,6 +241,16 @@ class Config(Spec):
                     f" {steps * size} steps a round, which {must}; lower one, or drop it"
                 ) from None
         return self
+
+    @property
+    def data_seed(self) -> int:
+        """The seed of the federation: who there is, who holds which row, what is judged."""
+        return self.seed if self.data.seed is None else self.data.seed
+
+    def under(self, seed: int) -> "Config":
+        """Return the same federation's run under another seed: drawn anew is how it trains."""
+        data = self.data.model_copy(update={"seed": self.data_seed})
+        return self.model_copy(update={"seed": seed, "data": data})
 
     @classmethod
     def from_toml(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Config":

@@ -74,7 +74,9 @@ class RunArgs(Values):
     """A new run like this one, but for what is set."""
 
     rounds: int = Field(default=0, ge=0, le=MOST_ROUNDS, description="0: as many as this run plans")
-    seed: int = Field(default=0, ge=0, lt=2**31, description="of all that is drawn; 0: as this run")
+    seed: int = Field(
+        default=0, ge=0, lt=2**31, description="of the same federation; 0: as this run"
+    )
 
 
 class MadeUpClient(BaseModel):
@@ -239,9 +241,9 @@ def experiment(ground: Ground, args: RunArgs) -> Found:
     from agents.experiment import run_experiment
 
     rest: dict[str, Any] = {"rounds": args.rounds or ground.config.rounds, "pilot": {}}
-    rest["seed"] = args.seed or ground.config.seed
+    again = ground.config.under(args.seed) if args.seed else ground.config
     evaluation = {"baselines": []}
-    config = changed(ground.config, changes_of(args.given) | {"evaluation": evaluation}, **rest)
+    config = changed(again, changes_of(args.given) | {"evaluation": evaluation}, **rest)
     own = ground.run.path.absolute()
     out = free(own.parent, f"{own.name}-chat-")
     with ground.watching(config.rounds) as watch:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents.filling import filling_of
 from agents.study.ledger import RUNS, Ledger
 from agents.study.pairs import folder
 from agents.study.records import Measured
@@ -119,6 +120,9 @@ def same_config(run: Run, config: Config) -> None:
 
     there = Config.from_table(run.config, f"{run.path}/config.json")
     wanted = resolved(config, Path.cwd()).model_copy(update={"engine": there.engine})
+    if filling_of(run.path):  # where its pilot put rows that it made up
+        data = there.data.model_copy(update={"extra": wanted.data.extra})
+        there = there.model_copy(update={"data": data})
     if there != wanted:
         raise CorruptError(
             f"{run.path} is not the run that the study wants; move it away, or start a new study"

@@ -89,7 +89,11 @@ class StudySpec(Spec):
     control: str = Field(description="the arm that the others are compared with")
     metric: MetricSpec
     seeds: Seeds = Field(
-        min_length=FEWEST, max_length=30, description="of the pairs: arm and control under each"
+        min_length=FEWEST,
+        max_length=30,
+        description="of the pairs: arm and control under each.  With data.seed in the base all"
+        " pairs are of that one federation, and so is the verdict; without it every seed draws"
+        " clients and splits anew, and the verdict is about federations like these",
     )
     noise_pairs: int = Field(
         default=3, ge=2, le=30, description="pairs of the control with itself under another seed"

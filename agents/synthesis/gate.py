@@ -1,12 +1,14 @@
 """The gate: a set is admitted only if a small run with it beats the same run without it.
 
 Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
-the set.  The interval is Student's over paired differences.
+the set.  The federation is one and the same in all pairs: a set is judged for those clients and
+their rows, and what differs from pair to pair is the first adapter, cohorts and batches.  The
+interval is Student's over paired differences; it does not cover another federation.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,7 +30,7 @@ class Verdict:
 
     Attributes:
         admitted: whether the whole interval of the gain lies above zero.
-        metric: what was measured, on the global test set.
+        metric: what was measured.
         seeds: of the pairs.
         without: the metric of every control run.
         having: the metric of every run with the set.
@@ -74,7 +76,8 @@ def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> 
             for arm, figures in arms.items():
                 say(f"gate: seed {seed}, {arm} the set")
                 changed = arm_of(config, seed, rows if arm == "with" else None)
-                figures.append(played(changed, Path(folder) / f"{arm}-{seed}", cache, spec.metric))
+                run = played(changed, Path(folder) / f"{arm}-{seed}", cache)
+                figures.append(own_figures(run, spec.split)[spec.metric])
     return verdict(spec, seeds, arms["without"], arms["with"])
 
 
@@ -95,31 +98,29 @@ def check(config: Config, spec: GateSpec) -> None:
 
 
 def arm_of(config: Config, seed: int, rows: Path | None) -> Config:
-    """Return the run of one arm."""
+    """Return the run of one arm, of the same federation under every seed."""
+    config = config.under(seed)
     evaluation = config.evaluation.model_copy(update={"every": config.rounds, "baselines": ()})
     data = config.data
     if rows is not None:
         data = data.model_copy(update={"extra": str(rows.absolute())})
-    return config.model_copy(
-        update={"seed": seed, "data": data, "evaluation": evaluation, "pilot": {}}
-    )
+    return config.model_copy(update={"data": data, "evaluation": evaluation, "pilot": {}})
 
 
-def played(config: Config, out: Path, cache: Path, metric: str) -> float:
-    """Run an arm; return what it came to."""
-    from federation import run_experiment
+def played(config: Config, out: Path, cache: Path) -> Run:
+    """Run an arm; the base model, which both arms share, is not judged."""
+    from federation.experiment import set_up, write
+    from federation.session import Watch
 
-    run = run_experiment(config, out, cache=cache)
-    return own_figures(run)[metric]
+    return write(replace(set_up(config, None, cache), judges_base=False), out, Watch())
 
 
-def own_figures(run: Run) -> dict[str, float]:
-    """Return the figures of what a run trained on its global test set."""
-    figures = run.figures("test")
-    trained = [name for name in figures if name != "base"]
-    if not trained:
-        raise ConfigError("--gate: its data has no test set; give data.split.test a share")
-    return figures[trained[0]]
+def own_figures(run: Run, split: str) -> dict[str, float]:
+    """Return the figures of what a run trained, on a split of its data."""
+    figures = list(run.figures(split).values())
+    if not figures:
+        raise ConfigError(f"--gate: its data has no {split} rows; give data.split.{split} a share")
+    return figures[0]
 
 
 def verdict(

@@ -118,7 +118,12 @@ class GateSpec(Spec):
         default=0.95, gt=0.5, lt=1, description="of the interval that has to lie above zero"
     )
     metric: Literal["nll", "exact_match", "rouge_l", "choice_accuracy"] = Field(
-        default="nll", description="on the global test set of the gate's configuration"
+        default="nll", description="of what the gate's runs come to"
+    )
+    split: Literal["test", "validation"] = Field(
+        default="test",
+        description="rows of the gate's configuration that judge: its global test set, or, where"
+        " that is to judge the run itself, its validation rows",
     )
 
 

@@ -86,7 +86,7 @@ def load_data(
     clients = partition(
         spec.clients,
         len(corpus.tokens),
-        seed=config.seed,
+        seed=config.data_seed,
         keys=keys,
         labels=labels,
         texts=Prompts(corpus),
@@ -95,7 +95,7 @@ def load_data(
     splits = split(
         clients,
         spec.split,
-        seed=config.seed,
+        seed=config.data_seed,
         unseen=spec.clients.unseen,
         test_rows=set_aside(spec.clients, keys),
     )
@@ -160,12 +160,12 @@ def records(config: Config, base_dir: Path) -> Records:
     from federation.data import organisations
 
     def read() -> Iterator[tuple[str, organisations.Row]]:
-        rows = organisations.dataset(config.seed, spec.count, spec.examples)
+        rows = organisations.dataset(config.data_seed, spec.count, spec.examples)
         for number, row in enumerate(rows, start=1):
             yield f"{ORGANISATIONS} row {number}", row
 
     def digest() -> str:
-        code = hashlib.sha256(f"{config.seed}/{spec.count}/{spec.examples}".encode())
+        code = hashlib.sha256(f"{config.data_seed}/{spec.count}/{spec.examples}".encode())
         for file in sorted(Path(organisations.__path__[0]).rglob("*.*")):
             if file.suffix in (".py", ".toml"):
                 code.update(file.read_bytes())

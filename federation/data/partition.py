@@ -154,7 +154,7 @@ def dirichlet(
         label_codes: label of each row, ``(n,)``, none of them -1.
         count: N, number of clients.
         alpha: concentration; towards 0 one label per client, towards infinity IID.
-        seed: run seed.
+        seed: data seed.
         min_examples: fewest rows a client may have.
 
     Raises:
@@ -231,7 +231,7 @@ def partition(
     Args:
         spec: the ``[data.clients]`` table.
         n: number of rows.
-        seed: run seed.
+        seed: data seed.
         keys: field ``spec.key``; needed by key.
         labels: field ``spec.label``; needed by dirichlet and shards.
         texts: the text of every row; needed by topic, read twice, never held together.

@@ -109,7 +109,7 @@ def split(
     Args:
         clients: who holds what.
         spec: shares.
-        seed: run seed.
+        seed: data seed.
         unseen: clients to hold out whole, a fraction below 1 or a number.
         test_rows: rows that no client holds and that are the global test set.
 
@@ -158,7 +158,7 @@ def held_out(names: tuple[str, ...], unseen: float, *, seed: int) -> NDArray[np.
     Args:
         names: all clients.
         unseen: a fraction below 1 of them, or a number of them.
-        seed: run seed.
+        seed: data seed.
 
     Returns:
         True where held out, ``(N,)``.

@@ -41,7 +41,7 @@ def topics(texts: Iterable[str], n: int, count: int, *, seed: int) -> Column:
         texts: read twice, so not an iterator.
         n: number of texts.
         count: number of topics.
-        seed: run seed.
+        seed: data seed.
 
     Returns:
         The topic of each text; topic 0 is the largest.  Names show the two weightiest terms.
@@ -71,7 +71,7 @@ def cluster(vectors: Floats, count: int, *, seed: int) -> Column:
     Args:
         vectors: one row per text, ``(n, d)``; only their directions count.
         count: number of topics.
-        seed: run seed.
+        seed: data seed.
 
     Raises:
         DataError: if there are fewer than ``count`` different directions.

@@ -80,8 +80,8 @@ def shared_reports(
             yield split, report.overall, {}
         yield ("clients" if split == "test" else "unseen_clients", *summary(report))
     if not own_test:
-        rows_of = {"test": subset(splits.set_aside, most(setup), setup.config.seed, "set_aside")}
-        yield "test", evaluate_shared(evaluation, params, rows_of).overall, {}
+        rows = subset(splits.set_aside, most(setup), setup.config.data_seed, "set_aside")
+        yield "test", evaluate_shared(evaluation, params, {"test": rows}).overall, {}
     validation = limited(setup, "validation", splits.validation)
     if validation:
         yield "validation", evaluate_shared(evaluation, params, validation).overall, {}
@@ -90,7 +90,7 @@ def shared_reports(
 def global_rows(data: "FederatedData", config: "Config") -> np.ndarray:
     """Return the rows of the global test set on which a run is judged."""
     name = "set_aside" if data.judged.set_aside.size else "test"
-    return subset(data.judged.global_test, config.evaluation.max_examples, config.seed, name)
+    return subset(data.judged.global_test, config.evaluation.max_examples, config.data_seed, name)
 
 
 def own_reports(
@@ -109,7 +109,7 @@ def own_reports(
         ("test", everyone),
         ("unseen", union(limited(setup, "unseen", splits.unseen))),
     ):
-        rows = subset(rows, min(most(setup), SHARED // len(names)), setup.config.seed, split)
+        rows = subset(rows, min(most(setup), SHARED // len(names)), setup.config.data_seed, split)
         if len(rows):
             report = evaluate_own(evaluation, params_C, dict.fromkeys(names, rows))
             yield split, report.mean | suffixed(report.std, "std"), by_metric(report)
@@ -128,7 +128,7 @@ def some_clients(setup: "Setup") -> tuple[str, ...]:
     names = setup.clients
     if len(names) <= OWN_MODELS:
         return names
-    chosen = generator(setup.config.seed, "evaluation", "own").choice(
+    chosen = generator(setup.config.data_seed, "evaluation", "own").choice(
         len(names), size=OWN_MODELS, replace=False
     )
     return tuple(names[i] for i in np.sort(chosen))
@@ -141,7 +141,7 @@ def most(setup: "Setup") -> int:
 
 def limited(setup: "Setup", split: str, clients: Clients) -> dict[str, np.ndarray]:
     """Choose at most the configured number of rows of a split; return those of each client."""
-    chosen = subset(clients.order, most(setup), setup.config.seed, split)
+    chosen = subset(clients.order, most(setup), setup.config.data_seed, split)
     mine = np.isin(clients.order, chosen)
     owners = clients.owners[mine]
     rows = clients.order[mine]

@@ -54,7 +54,7 @@ def subset(rows: np.ndarray, most: int, seed: int, name: str) -> np.ndarray:
     Args:
         rows: row numbers, in any order.
         most: how many at most.
-        seed: run seed.
+        seed: data seed.
         name: of the set, such as "test"; part of the address.
 
     Returns:

@@ -18,6 +18,8 @@ INBOX = "inbox"
 """Folder of the commands that a run has not followed yet (inbox.py)."""
 ADAPTER = "adapter"
 """Folder of the final global adapter, in PEFT's format."""
+MADE_UP = "made-up"
+"""Folder of what was made up before the run began: it may stand there when the run does."""
 BASELINES = "baselines"
 """Folder that holds the runs of a run's baselines."""
 

@@ -20,6 +20,7 @@ from federation.runs.folder import (
     CLIENTS,
     CONFIG,
     JOURNAL,
+    MADE_UP,
     STATE,
     check_config,
     check_end,
@@ -342,5 +343,6 @@ def refuse_used(path: Path) -> None:
         names = {entry.name for entry in path.iterdir()}
     if CONFIG in names:
         raise ConfigError(f"{path} holds a run; choose another --out, or: fedpilot resume {path}")
-    if any(name != storage.LOCK and not storage.is_temporary(name) for name in names):
+    traces = {storage.LOCK, MADE_UP}
+    if any(name not in traces and not storage.is_temporary(name) for name in names):
         raise ConfigError(f"{path} is not empty and holds no run; choose another --out")

@@ -1,5 +1,6 @@
 """Explanations say what the record says, and nothing else gets through."""
 
+import math
 import re
 
 import pytest
@@ -8,7 +9,14 @@ from hypothesis import strategies as st
 
 from agents.explain import NUMBER, Claim, as_text, explained, unsupported
 from federation.errors import ConfigError
-from federation.runs.records import ContributionsRecord, Effect, RoundRecord, WhatIfRecord
+from federation.runs.records import (
+    ContributionsRecord,
+    Effect,
+    RollbackRecord,
+    RoundRecord,
+    WhatIfRecord,
+)
+from federation.runs.run import History
 from tests.agents.histories import CLIENTS, history, seen
 
 
@@ -207,3 +215,51 @@ def test_what_was_tested_steers_nothing():
     found.add(what_if({"clip": 1.0}, SHOWN))
     found.add(shares())
     assert seen(found).sha256 == before.sha256
+
+
+# --- Rounds that were undone -------------------------------------------------------------------
+
+
+def undone(losses: list[float], *, to: int | None, lrs: list[float], reason: str = "") -> History:
+    found = history(losses, lrs=lrs)
+    why = reason or "its training loss 9 is above 6"
+    back = RollbackRecord(round=1, to=to, loss=losses[1], limit=6.25, reason=why)
+    found.add(back)
+    return found
+
+
+def test_a_round_that_was_undone_is_told_with_its_facts():
+    found = undone([3.0, 9.125], to=0, lrs=[0.01, 0.02])
+    claims, facts = explained(found, 1)
+    first = claims[0]
+    assert first.kind == "risk" and first.text == (
+        "Round 2 was undone: its training loss of 9.125 nats per token is above 6.25, the most that"
+        " is allowed. The state after round 1 holds again."
+    )
+    assert first.cites == ("restored@1", "undone_loss@1", "undone_limit@1")
+    assert (facts["restored@1"].value, facts["undone_loss@1"].value) == (1, 9.125)
+    wrong = first.model_copy(update={"text": first.text.replace("9.125", "9.126")})
+    assert unsupported(wrong, facts) == ["9.126 is in no cited fact"]
+
+
+def test_a_loss_that_is_no_number_is_told_without_one_and_so_is_the_first_state():
+    found = undone([3.0, math.nan], to=None, lrs=[0.01, 0.02], reason="no number in 3 of 4")
+    text = explained(found, 1)[0][0].text
+    assert text == (
+        "Round 2 was undone: no number in some of some. The state before the first round holds"
+        " again."
+    )
+
+
+def test_the_round_after_says_where_it_began_and_blames_no_knob():
+    found = undone([3.0, 9.0, 2.9], to=0, lrs=[0.01, 0.02, 0.01])
+    claims, _ = explained(found, 2)
+    texts = [claim.text for claim in claims]
+    assert "It began where the state after round 1 holds: round 2 was undone." in texts
+    assert any(claim.kind == "decision" for claim in claims)
+    assert not any(claim.kind == "hypothesis" for claim in claims)
+
+
+def test_few_clients_hide_the_loss_of_an_undone_round():
+    found = undone([3.0, 9.0], to=0, lrs=[0.01, 0.02])
+    assert "undone_loss@1" not in explained(found, 1, smallest=4)[1]

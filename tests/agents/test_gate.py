@@ -58,6 +58,7 @@ def test_the_arms_differ_in_the_set_alone(tmp_path):
     back = treated.data.model_copy(update={"extra": None})
     assert treated.model_copy(update={"data": back}) == control
     assert (control.seed, control.evaluation.every, control.pilot) == (5, 7, {})
+    assert control.data_seed == arm_of(config, 6, None).data_seed == config.seed
 
 
 @pytest.mark.parametrize(

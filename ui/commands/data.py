@@ -68,7 +68,10 @@ def heterogeneity(config: Config, data: "FederatedData") -> "HeterogeneityReport
 
     labels, kind = data.labels, config.data.clients.label or "label"
     if labels is None:
-        labels, kind = by_topic(Prompts(data.corpus), len(data.corpus.tokens), config.seed), "topic"
+        labels, kind = (
+            by_topic(Prompts(data.corpus), len(data.corpus.tokens), config.data_seed),
+            "topic",
+        )
     return report(data.clients, labels, lengths=data.corpus.tokens.lengths, kind=kind)
 
 

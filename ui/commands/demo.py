@@ -5,8 +5,10 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
+from agents.filling import filling_of
 from federation.config import Config
 from federation.data.organisations import organisations
+from federation.runs.folder import MADE_UP
 from federation.runs.run import Run
 from ui import tables
 from ui.commands.running import numbered, start
@@ -18,7 +20,8 @@ with one right answer.  Together they teach the same frozen language model: ever
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
 model on everybody's text.  A pilot decides what a round should be and who is asked, and explains
-every round.  {who_decides}
+every round; first it makes up rows for those that hold little, which train on them only if a few
+short runs show that it helps.  {who_decides}
 """
 BY_RULE = """All of that by rule: no language model is connected
 (one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL)."""
@@ -44,17 +47,29 @@ def pilot(run: Run) -> list[str]:
     cost = sum(x.seconds for x in decisions)
     share = cost / run.seconds if run.seconds else 0.0
     sources = ", ".join(sorted({x.source for x in decisions}))
-    lines = [
+    lines = made_up(run)
+    lines += [
         f"pilot    {len(decisions)} decisions ({sources}) in {cost:.2f} s: {share:.2%} of the time"
         " that rounds took"
     ]
     return lines + [f"         {x.text}" for x in run.history.explanations]
 
 
+def made_up(run: Run) -> list[str]:
+    """Say what was decided on made-up rows, and where they lie."""
+    found = filling_of(run.path)
+    if found is None:
+        return []
+    where = [f"         {run.path / MADE_UP}"] if found.asked else []
+    return [f"made up  {found.words}", *where]
+
+
 def story(config: Config) -> str:
     """Tell a newcomer what will happen."""
     count, rounds, size = config.data.count, config.rounds, config.cohort.size
-    who = ", ".join(one.id for one in organisations(config.seed, count, total=config.data.examples))
+    who = ", ".join(
+        one.id for one in organisations(config.data_seed, count, total=config.data.examples)
+    )
     model = config.pilot.get("model")
     decides = f"{model} is asked what a round should be." if model else BY_RULE
     return STORY.format(clients=count, who=who, rounds=rounds, size=size, who_decides=decides)

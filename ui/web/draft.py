@@ -247,8 +247,9 @@ def explicit(table: Mapping[str, Any], origin: str) -> Table:
     """
     config = Config.from_table(table, origin)
     PilotSpec.of(config)
-    if config.seed > LARGEST:
-        raise ConfigError(f"{origin}: seed: {config.seed} is more than a form can hold; lower it")
+    for key, seed in (("seed", config.seed), ("data.seed", config.data_seed)):
+        if seed > LARGEST:
+            raise ConfigError(f"{origin}: {key}: {seed} is more than a form can hold; lower it")
     found: Table = json.loads(json.dumps(table))
     clients = with_defaults(config.data).clients
     put(found, "data.clients", without_none(clients.model_dump(mode="json", exclude_unset=True)))

@@ -3,6 +3,7 @@
 import pandas as pd
 import streamlit as st
 
+from agents.filling import of_details
 from federation.runs.run import Run
 from ui.web import actions, decided
 from ui.web.charts.curves import values_of
@@ -104,6 +105,8 @@ def what_was_said(run: Run, n: int) -> None:
         if proposal.rationale:
             st.markdown(f"> {plain(proposal.rationale)}")
         chips(list(proposal.evidence))
+    if filling := of_details(decision.details):
+        st.markdown(f"**Made up before the first round**: {plain(filling.words)}")
     told = decided.told(decision)
     st.caption(" · ".join(f"{k} {plain(short(v))}" for k, v in told.items()))
     if raw := decided.raw_of(decision):

@@ -18,7 +18,7 @@ from ui.web.forms import Table, got, put
 ROWS = 20
 LONGEST = 300  # characters of a field that a preview shows
 OF_DATA = (
-    "data.source", "data.count", "data.examples", "data.text_unit", "seed",
+    "data.source", "data.count", "data.examples", "data.text_unit", "data.seed", "seed",
 )  # fmt: skip
 """Keys that decide which rows there are."""
 OF_CLIENTS = ("seed", "model.base", "data")

@@ -77,7 +77,7 @@ def organisations(
     """Draw the organisations of a federation.
 
     Args:
-        seed: run seed; everything is addressed by it.
+        seed: data seed; everything is addressed by it.
         count: how many organisations; about three share a domain.
         total: examples of all together, split by a power law.
         skew: how much label mixes differ: a Dirichlet of concentration 1/skew over the labels of a
