@@ -20,8 +20,8 @@ from ui.web.charts import curves, lanes
 from ui.web.shell import LONGEST, SHARE, pause
 
 OF_A_ROUND = 4  # records
-UPDATE = 0.6  # processor seconds, of which an update of 10,000 records takes a quarter
-AGAIN = 0.2  # of a page in which nothing changed; it takes a sixth
+UPDATE = 0.45  # processor seconds; an update of 10,000 records takes 0.18
+AGAIN = 0.2  # of a page in which nothing changed; it takes 0.03
 
 
 def counting(counts: Counter[str], name: str, real: Callable) -> Callable:
