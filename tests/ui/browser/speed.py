@@ -260,6 +260,8 @@ def progress(line: str) -> None:
 def main(argv: Sequence[str]) -> int:
     """Measure, and write what was found as JSON; 1 if an update takes too long."""
     parser = argparse.ArgumentParser("python -m tests.ui.browser.speed", description=__doc__)
+    parts = ("update", "paint", "tabs")
+    parser.add_argument("--only", nargs="+", choices=parts, default=parts, help="these parts")
     parser.add_argument("--loads", type=int, default=3, help="of every page (default: 3)")
     parser.add_argument("--updates", type=int, default=5, help="of a page (default: 5)")
     parser.add_argument("--idle", type=float, default=20, help="seconds of watching nothing")
@@ -273,18 +275,22 @@ def main(argv: Sequence[str]) -> int:
         runs.mkdir()
         found: dict[str, Any] = {}
         with serving(runs) as address, browsing() as browser:
-            with long_run(runs) as writer:
-                found["records"] = len(Run.open(runs / "long").entries)
-                found["updates"] = updates(browser, address, writer, args.updates, args.idle)
-                found["first paint"] = first_paints(browser, address, args.loads)
-            found["training"] = beside_training(
-                browser, address, runs, args.tabs, args.turns, args.rounds
-            )
+            if set(args.only) & {"update", "paint"}:
+                with long_run(runs) as writer:
+                    found["records"] = len(Run.open(runs / "long").entries)
+                    if "update" in args.only:
+                        found["update"] = updates(browser, address, writer, args.updates, args.idle)
+                    if "paint" in args.only:
+                        found["paint"] = first_paints(browser, address, args.loads)
+            if "tabs" in args.only:
+                found["tabs"] = beside_training(
+                    browser, address, runs, args.tabs, args.turns, args.rounds
+                )
     text = json.dumps(found, indent=1)
     sys.stdout.write(f"{text}\n")
     if args.json:
         args.json.write_text(text + "\n")
-    return int(any(median(each["update"]) > UPDATE for each in found["updates"].values()))
+    return int(any(median(each["update"]) > UPDATE for each in found.get("update", {}).values()))
 
 
 if __name__ == "__main__":
