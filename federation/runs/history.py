@@ -11,6 +11,7 @@ Knows no file.
 """
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -109,6 +110,16 @@ class History:
             case UnknownRecord():
                 pass
 
+    def after(self, entries: Iterable[Entry]) -> "History":
+        """Take further lines of the journal into account; this history stays as it is."""
+        grown = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | list):
+                setattr(grown, name, value.copy())
+        for entry in entries:
+            grown.add(entry.record)
+        return grown
+
     @property
     def last_round(self) -> int:
         """The last committed round; -1 before round 0."""
@@ -169,7 +180,4 @@ class History:
 
 def history_of(entries: Iterable[Entry]) -> History:
     """Take all lines of a journal into account."""
-    history = History()
-    for entry in entries:
-        history.add(entry.record)
-    return history
+    return History().after(entries)

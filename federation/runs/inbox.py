@@ -15,7 +15,7 @@ import secrets
 import stat
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -181,17 +181,22 @@ def put(path: Path, command: Command) -> None:
             storage.atomic_write(file, command.model_dump_json().encode())
 
 
-def waiting(path: str | Path) -> list[Command]:
+def waiting(path: str | Path, known: Container[str] | None = None) -> list[Command]:
     """List the commands that a run has not acknowledged yet, oldest first.
 
     Files that are no commands are left out: the run sets them aside and warns of them.
+
+    Args:
+        path: the run directory.
+        known: ids of those that it acknowledged; read from its journal if omitted.
 
     Raises:
         CorruptError: if the journal was changed.
         StorageError: if something cannot be read.
     """
     found = [x for file in files(Path(path)) if isinstance(x := read(file), BaseModel)]
-    known = acknowledged(Path(path)) if found else set()
+    if known is None:
+        known = acknowledged(Path(path)) if found else set()
     return [command for command in found if command.id not in known]
 
 

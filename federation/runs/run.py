@@ -80,9 +80,9 @@ def _figures(evaluations: Iterable[EvaluationRecord], split: str) -> Figures:
     return {x.subject: dict(x.metrics) for x in evaluations if x.split == split}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """A run as it stood when it was opened.
+    """A run as it stood when it was opened: one like no other, so that it may be a key.
 
     Attributes:
         path: the run directory.
@@ -150,7 +150,7 @@ class Run:
         if not new:
             return self
         entries = (*self.entries, *new)
-        return Run(self.path, self.config, entries, history_of(entries), cursor)
+        return Run(self.path, self.config, entries, self.history.after(new), cursor)
 
     @property
     def status(self) -> Status:

@@ -7,7 +7,6 @@ it refused.  So a second tab, a reload or another server shows the same.
 import hashlib
 import json
 from collections.abc import Mapping
-from pathlib import Path
 
 import streamlit as st
 
@@ -56,10 +55,10 @@ def refusals(run: Run, asked: AskedRecord) -> list[CommandRecord]:
     return [x for x in answers if x.arguments.get("asked") == asked.id and not x.accepted]
 
 
-def waiting(path: Path, asked: AskedRecord) -> list[Answer]:
+def waiting(run: Run, asked: AskedRecord) -> list[Answer]:
     """List the answers to a question that lie in the inbox still."""
     try:
-        found = inbox.waiting(path)
+        found = inbox.waiting(run.path, run.history.commands)
     except FedpilotError:  # of a damaged run nothing is followed
         return []
     return [x for x in found if isinstance(x, Answer) and x.asked == asked.id]
@@ -98,7 +97,7 @@ def card(run: Run) -> None:
         question(asked)
         for refusal in refusals(run, asked):
             st.error(f"Your answer was not taken: {plain(refusal.reason)}", icon=":material/block:")
-        pending = waiting(run.path, asked)
+        pending = waiting(run, asked)
         if run.status != "running":
             st.info("The run is not going on, so nobody would read an answer. Go on with it first.")
         elif pending:

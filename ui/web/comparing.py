@@ -38,7 +38,7 @@ def metrics(runs: Iterable[Run]) -> list[str]:
     return [TRAINING, *(name for name in there if not name.endswith(spread))]
 
 
-def series(run: Run, metric: str) -> dict[int, float]:
+def series(run: Run, metric: str) -> Mapping[int, float]:
     """Return a figure by rounds done."""
     return training_loss(run) if metric == TRAINING else measured(run, metric)
 

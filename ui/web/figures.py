@@ -1,7 +1,8 @@
 """What a page says of a run in numbers: plain values from its records; knows nothing of drawing."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from statistics import fmean, median
 from typing import NamedTuple, TypeVar
 
@@ -95,7 +96,8 @@ def client_steps(run: Run) -> float:
     return float(sum(record.client_steps for record in run.history.rounds.values()))
 
 
-def training_loss(run: Run) -> dict[int, float]:
+@lru_cache(maxsize=16)
+def training_loss(run: Run) -> Mapping[int, float]:
     """Return the cohort's mean training loss by round, counted from 1, nats per token."""
     losses = {n + 1: mean(record.loss) for n, record in run.history.rounds.items()}
     return {round: loss for round, loss in losses.items() if loss is not None}

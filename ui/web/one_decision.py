@@ -1,5 +1,8 @@
 """One decision, drawn: what was seen, said, allowed, applied, and what others would have done."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import pandas as pd
 import streamlit as st
 
@@ -7,22 +10,62 @@ from agents.filling import of_details
 from federation.runs.run import Run
 from ui.web import actions, decided
 from ui.web.charts.curves import values_of
-from ui.web.decided import Row, Seen
+from ui.web.decided import Row
 from ui.web.jobs import Job
 from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
 RECENT = 6  # rounds whose facts are shown
+MANY = 300  # rounds before a decision, of which facts are quickly made
+LATER = (
+    "Facts rest on every round before. So far on in a run that goes on they are made again for a "
+    "round that you choose, above or in the table."
+)
+
+
+class Glance(NamedTuple):
+    """What a page shows of an observation: little of it, however long the run is.
+
+    Attributes:
+        why: in a line, why there is none, or it does not match; empty otherwise.
+        sha256: of the observation; empty if there is none.
+        matches: whether that is the journal's hash; None if the journal has none.
+        facts: rows of the newest facts.
+        more: how many older ones there are.
+        values: every knob's value before the decision.
+        left: rounds and whatever else is limited -> how much was left.
+    """
+
+    why: str
+    sha256: str = ""
+    matches: bool | None = None
+    facts: tuple[dict[str, object], ...] = ()
+    more: int = 0
+    values: Mapping[str, float] = {}
+    left: Mapping[str, float] = {}
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def looked(name: str, began: str, recorded: str, round: int, _run: Run) -> Seen:
+def looked(name: str, began: str, recorded: str, round: int, _run: Run) -> Glance:
     """Make an observation again, once for all tabs: the records before a decision stay."""
-    return decided.look_again(_run, round)
+    seen = decided.look_again(_run, round)
+    found = seen.observation
+    if found is None:
+        return Glance(seen.why)
+    facts = tuple(decided.fact_rows(found, RECENT))
+    more = len(found.facts) - len(facts)
+    left = {"rounds": float(found.rounds_left), **found.budget}
+    return Glance(seen.why, found.sha256, seen.matches, facts, more, found.values, left)
 
 
-def one(opened: Opened, row: Row) -> None:
-    """Show everything about one decision."""
+def one(opened: Opened, row: Row, newest: bool) -> None:
+    """Show everything about one decision.
+
+    Args:
+        opened: the run.
+        row: the decision.
+        newest: whether it is shown because it is the newest, and nobody chose it.
+    """
     run, n = opened.run, row.round - 1
     decision = run.history.decisions[n]
     st.subheader(f"Round {row.round}", divider="gray")
@@ -37,7 +80,10 @@ def one(opened: Opened, row: Row) -> None:
         )
     recorded = str(decision.details.get("observation_sha256", ""))
     start = run.history.start
-    seen = looked(opened.name, start.config_sha256 if start else "", recorded, n, run)
+    if newest and n > MANY and opened.status == "running":
+        seen = Glance(LATER)
+    else:
+        seen = looked(opened.name, start.config_sha256 if start else "", recorded, n, run)
     two = st.columns(2)
     with two[0].container(border=True, height="stretch"):
         what_was_seen(seen)
@@ -45,8 +91,7 @@ def one(opened: Opened, row: Row) -> None:
         what_was_said(run, n)
     two = st.columns(2)
     before = values_of(run.history.decisions[n - 1]) if n - 1 in run.history.decisions else {}
-    if seen.observation is not None:
-        before = seen.observation.values
+    before = dict(seen.values) or before
     with two[0].container(border=True, height="stretch"):
         what_was_allowed(run, n, row)
     with two[1].container(border=True, height="stretch"):
@@ -54,10 +99,10 @@ def one(opened: Opened, row: Row) -> None:
     next_steps(opened, row)
 
 
-def what_was_seen(seen: Seen) -> None:
+def what_was_seen(seen: Glance) -> None:
     """Show the facts, and whether they are those of then."""
     st.markdown("**Seen**")
-    if seen.observation is None:
+    if not seen.sha256:
         st.caption(plain(seen.why))
         return
     if seen.matches:
@@ -66,16 +111,15 @@ def what_was_seen(seen: Seen) -> None:
             icon=":material/verified:",
             color="green",
             help="the facts were made again from the records before the decision; sha256 "
-            + seen.observation.sha256,
+            + seen.sha256,
         )
     else:
         st.badge("another hash", icon=":material/gpp_maybe:", color="orange", help=plain(seen.why))
-    facts = decided.fact_rows(seen.observation, RECENT)
-    if not facts:
+    if not seen.facts:
         st.caption("No fact yet: nothing was played before.")
         return
     st.dataframe(
-        pd.DataFrame(facts), hide_index=True, height=300 if len(facts) > 8 else "content",
+        pd.DataFrame(seen.facts), hide_index=True, height=300 if len(seen.facts) > 8 else "content",
         alt="Facts that were seen: id, name, value, unit",
         column_config={
             "id": st.column_config.TextColumn("Id", width=118),
@@ -84,12 +128,9 @@ def what_was_seen(seen: Seen) -> None:
             "unit": st.column_config.TextColumn("Unit", width=92),
         },
     )  # fmt: skip
-    more = len(seen.observation.facts) - len(facts)
-    older = f", {more} older ones not shown" if more else ""
-    left = "".join(
-        f"; {k.replace('_', ' ')} left: {v:g}" for k, v in seen.observation.budget.items()
-    )
-    st.caption(f"{len(facts)} facts{older}; rounds left: {seen.observation.rounds_left}{left}")
+    older = f", {seen.more} older ones not shown" if seen.more else ""
+    left = "; ".join(f"{k.replace('_', ' ')} left: {v:g}" for k, v in seen.left.items())
+    st.caption(f"{len(seen.facts)} facts{older}; {left}")
 
 
 def what_was_said(run: Run, n: int) -> None:

@@ -84,6 +84,8 @@ def settings(port: int) -> dict[str, Any]:
         "client.showErrorDetails": "none",
         "client.toolbarMode": "viewer",
         "runner.magicEnabled": False,
+        # Every look at a run would go through all records in memory; Python collects by itself.
+        "runner.postScriptGC": False,
         "server.address": LOOPBACK,
         "server.allowedHosts": ["localhost", LOOPBACK],
         "server.enableCORS": True,

@@ -42,6 +42,13 @@ class Opened:
         """One of :data:`ui.web.language.STATUSES`."""
         return "damaged" if self.damage else self.run.status
 
+    @property
+    def state(self) -> str:
+        """A name of what stands in the journal: the same as long as nothing is appended."""
+        run = self.run
+        newest = run.entries[-1].time if run.entries else ""
+        return f"{run.path}|{run.history.config_sha256}|{len(run.entries)}|{newest}|{self.damage}"
+
 
 class Shelf:
     """All runs of a folder; safe to use from many threads."""

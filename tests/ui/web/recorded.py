@@ -78,14 +78,16 @@ def of_round(n: int, clients: tuple[str, ...], missing: dict[str, str]) -> Itera
     )
 
 
-def write(writer: RunWriter, config: Config, rounds: int, population: int = 4) -> None:
+def write(
+    writer: RunWriter, config: Config, rounds: int, population: int = 4, cohort: int = 3
+) -> None:
     """Write the records of so many rounds; a client straggles in every third."""
     if writer.history.start is None:
         writer.append(start(writer, config))
         metrics = {"nll": 4.0, "exact_match": 0.0}
         writer.append(EvaluationRecord(subject="base", metrics=metrics))
     for n in range(writer.next_round, rounds):
-        names = [f"client-{(n + i) % population}" for i in range(3)]
+        names = [f"client-{(n * (cohort - 2) + i) % population}" for i in range(cohort)]
         late = {names.pop(): "missed the deadline"} if n % 3 == 2 else {}
         for record in of_round(n, tuple(names), late):
             writer.append(record)

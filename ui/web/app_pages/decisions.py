@@ -1,26 +1,29 @@
 """Decisions: what was seen, said, allowed, applied and came of it; a person may be asked."""
 
+import time
+
 import pandas as pd
 import streamlit as st
 
 from federation.pretraining.recipe import recipe_of
+from federation.runs import inbox
 from federation.runs.run import Run
 from ui.web import asking, decided
-from ui.web.charts import curves
-from ui.web.charts import decisions as charts
 from ui.web.decided import Row
+from ui.web.decisions_view import pictures, rows_of
 from ui.web.jobs import jobs
 from ui.web.language import SOURCES
 from ui.web.one_decision import fact_wanted, interval, one
-from ui.web.shell import RUN, page, pick_run, plain, shelf
+from ui.web.shell import RUN, follow, page, pick_run, plain, shelf
+from ui.web.store import Opened
 
 EVERY = 2.0  # seconds between looks at a run that goes on
+began = time.thread_time()
 MOST = 500  # decisions in the table; a browser need not hold ten thousand
 RECENT = 6  # rounds whose facts are shown at first
 NOTABLE, ALL = "what moved or went otherwise", "all"
 
 first = pick_run("Decisions", ":material/rule_settings:")
-live = first.status == "running" or any(j.alive for j in jobs(shelf().folder, first.name))
 if recipe_of(first.run) is not None:
     st.info(
         "This run pre-trains a base model: its recipe decides every round beforehand, so there is "
@@ -32,23 +35,25 @@ if recipe_of(first.run) is not None:
     st.stop()
 
 
-@st.fragment(run_every=EVERY if live else None)
-def show(name: str) -> None:
+def seen(opened: Opened) -> tuple[object, ...]:
+    """Tell what this page shows of a run that goes on; another value, another page."""
+    made = [(job.id, job.alive) for job in jobs(shelf().folder, opened.name)]
+    return opened.state, opened.status, inbox.files(opened.run.path), made
+
+
+def show(opened: Opened) -> None:
     """Show the decisions of a run as they stand."""
-    opened = shelf().open(name)
-    if live and opened.status != "running" and opened.run.history.ended:
-        st.rerun()
     if not opened.damage:
         asking.card(opened.run)
-    rows = decided.rows(opened.run)
+    rows = rows_of(opened)
     if not rows:
         st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
         return
     chosen = pick(opened.run, rows)
-    pictures(opened.run, rows, chosen)
+    pictures(opened, chosen and chosen.round, fact_wanted())
     table(rows)
     if chosen is not None:
-        one(opened, chosen)
+        one(opened, chosen, newest=st.session_state.get("round") is None)
 
 
 def pick(run: Run, rows: list[Row]) -> Row | None:
@@ -68,33 +73,6 @@ def pick(run: Run, rows: list[Row]) -> Row | None:
     if wanted not in by_round and not asked:
         st.warning(f"Round {wanted} is not decided; rounds 1 to {rows[-1].round} are.")
     return by_round.get(int(wanted))
-
-
-def pictures(run: Run, rows: list[Row], chosen: Row | None) -> None:
-    """Show the loss with decisions or a fact marked, and expectations or a timeline."""
-    two = st.columns(2)
-    fact = fact_wanted()
-    at = decided.round_of(fact) if fact else None
-    with two[0].container(border=True, height="stretch"):
-        st.markdown("**Loss, and what was decided**")
-        picture = charts.loss_with(run, at, fact) if at and fact else curves.loss(run)
-        if at is None and chosen is not None:
-            picture = charts.loss_with(run, chosen.round, "the decision below")
-        st.altair_chart(picture, alt="Training and test loss over rounds, with decisions marked")
-    with two[1].container(border=True, height="stretch"):
-        if any(row.low is not None for row in rows):
-            hits = [row.hit for row in rows if row.hit is not None]
-            st.markdown("**What was expected, and what came**")
-            st.altair_chart(
-                charts.expectations(rows, chosen and chosen.round),
-                alt="Expected intervals of the training loss and the loss as it came, by round",
-            )
-            if hits:
-                st.caption(f"{sum(hits)} of {len(hits)} came out where they were expected.")
-        else:
-            st.markdown("**Who decided**")
-            st.altair_chart(charts.timeline(rows), alt="Who decided which round")
-            st.caption("Nobody here said what to expect: rules and searches do not.")
 
 
 def table(rows: list[Row]) -> None:
@@ -118,7 +96,7 @@ def table(rows: list[Row]) -> None:
         key="decisions",
         hide_index=True,
         height=320 if len(shown) > 8 else "content",
-        on_select=follow,
+        on_select=go_there,
         selection_mode="single-row",
         alt="Decisions with their source, what changed, verdict, expectation and outcome",
         column_config={
@@ -138,7 +116,7 @@ def table(rows: list[Row]) -> None:
         st.caption(f"The newest {MOST} of {len(kept):,}; older ones by their number above.")
 
 
-def follow() -> None:
+def go_there() -> None:
     """Go to the round whose line was selected."""
     lines = st.session_state["decisions"]["selection"]["rows"]
     rounds = st.session_state.get("decisions-rounds", [])
@@ -152,4 +130,7 @@ def came(row: Row) -> str:
     return "–" if row.hit is None else "as expected" if row.hit else "otherwise"
 
 
-show(first.name)
+drawn = seen(first)
+show(first)
+if first.status == "running" or any(job.alive for job in jobs(shelf().folder, first.name)):
+    follow(lambda: seen(shelf().open(first.name)), drawn, EVERY, began)

@@ -1,43 +1,35 @@
 """Live: a run as it goes on, what was decided, and how to steer it."""
 
+import time
 from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from agents.privacy import spent as spent_of
-from federation.runs.inbox import waiting
+from federation.runs import inbox
 from federation.runs.run import Run, checkpoint_files
-from federation.runs.storage import size_text
 from ui.web import actions, jobs
-from ui.web.charts import curves, lanes
-from ui.web.figures import (
-    limits,
-    main_metric,
-    measured,
-    noise,
-    progress,
-    seconds_text,
-    training_loss,
-)
+from ui.web.figures import progress, seconds_text
 from ui.web.jobs import Job
-from ui.web.language import METRICS, STATUSES
+from ui.web.language import STATUSES
+from ui.web.live_view import numbers, pictures
 from ui.web.shell import (
     JOB,
     RUN,
     acting,
     badge,
+    follow,
     page,
     pick_run,
     plain,
     shelf,
-    source_badge,
     status_of,
     watch,
 )
 from ui.web.store import Opened
 
 EVERY = 1.0  # seconds between looks at a run that goes on
+began = time.thread_time()
 
 
 @st.fragment(run_every=EVERY)
@@ -72,16 +64,14 @@ def going_on(name: str) -> Job | None:
     return next((job for job in alive if job.args[0] in makes), None)
 
 
-seen = (first.status, going_on(first.name) is not None)
-live = "running" in seen or seen[1]
+def seen(opened: Opened, job: Job | None) -> tuple[object, ...]:
+    """Tell what this page shows of a run that goes on; another value, another page."""
+    said = job.said if job and opened.status != "running" else ""
+    return opened.state, opened.status, inbox.files(opened.run.path), job and job.id, said
 
 
-@st.fragment(run_every=EVERY if live else None)
-def show(name: str) -> None:
-    """Show a run as it stands; the whole page anew when it begins or ends."""
-    opened, job = shelf().open(name), going_on(name)
-    if (opened.status, job is not None) != seen:
-        st.rerun()
+def show(opened: Opened, job: Job | None) -> None:
+    """Show a run as it stands."""
     heading(opened, job)
     if not opened.run.history.rounds:
         st.caption("No round is finished yet: the model is loaded, measured and judged first.")
@@ -107,7 +97,8 @@ def heading(opened: Opened, job: Job | None) -> None:
     if status == "running":
         words += f", about {seconds_text(how.seconds_left)} left"
     st.progress(how.share, words)
-    for command in waiting(run.path) if opened.status == "running" else ():
+    known = run.history.commands
+    for command in inbox.waiting(run.path, known) if opened.status == "running" else ():
         st.caption(f":material/schedule: {DONE[command.command]} before the next round")
     for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
         st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
@@ -169,88 +160,8 @@ def fork(opened: Opened, rounds: list[int]) -> None:
         watch(actions.fork(shelf().folder, opened.name, after, new or "", int(total)))
 
 
-def numbers(opened: Opened) -> None:
-    """Show the figures that matter now."""
-    run = opened.run
-    losses = training_loss(run)
-    scatter = noise(losses.values())
-    main = main_metric(run)
-    tested = measured(run, main)
-    with st.grid(5, min_column_width=140, row_height=128):
-        newest = list(losses.values())[-1] if losses else None
-        st.metric(
-            "Training loss", "–" if newest is None else f"{newest:.3f}",
-            None if scatter is None else f"± {scatter:.3f}", delta_color="off", delta_arrow="off",
-            delta_description="each round", border=True, height="stretch",
-            help="mean over the cohort, nats per token; the noise is the robust spread of second "
-            "differences",
-        )  # fmt: skip
-        if tested:
-            last, base = list(tested.values())[-1], tested.get(0)
-            st.metric(
-                METRICS.get(main, main).capitalize(), f"{last:.3f}",
-                None if base is None else f"{last - base:+.3f}", border=True, height="stretch",
-                delta_description="on base", help="on everybody's test",
-                delta_color="inverse" if main == "nll" else "normal",
-            )  # fmt: skip
-        rounds = len(run.history.rounds)
-        for label, total in (
-            ("Sent to clients", run.bytes_down),
-            ("Sent by clients", run.bytes_up),
-        ):
-            st.metric(
-                label, size_text(total), size_text(total // rounds), delta_color="off",
-                delta_arrow="off", delta_description="a round", border=True, height="stretch",
-            )  # fmt: skip
-        if (private := spent_of(run)) is not None:
-            st.metric(
-                "Privacy spent", f"ε {private.epsilon:.2f}", f"δ {private.delta:g}",
-                delta_color="off", delta_arrow="off", border=True, height="stretch",
-                help=f"of the client asked most often ({private.rounds} rounds), noise "
-                f"{private.multiplier:g} x the clipping norm, no amplification counted on",
-            )  # fmt: skip
-        for limit in limits(run):
-            st.metric(
-                f"Pilot: {limit.name}", f"{limit.used:,.0f}", f"of {limit.most:,.0f}",
-                delta_color="off", delta_arrow="off", border=True, height="stretch",
-            )  # fmt: skip
-        st.metric(
-            "Time in rounds", seconds_text(run.seconds), seconds_text(run.seconds / rounds),
-            delta_color="off", delta_arrow="off", delta_description="a round", border=True,
-            height="stretch",
-        )  # fmt: skip
-
-
-def pictures(opened: Opened) -> None:
-    """Show curves, lanes and the newest explanation."""
-    run = opened.run
-    main = main_metric(run)
-    two = st.columns(2)
-    with two[0].container(border=True):
-        st.markdown("**Loss, and what was decided**")
-        st.altair_chart(curves.loss(run), alt="Training and test loss over rounds, with decisions")
-    with two[1].container(border=True):
-        st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**")
-        if measured(run, main):
-            st.altair_chart(curves.metric(run, main), alt=f"{METRICS.get(main, main)} over rounds")
-        else:
-            st.caption("Not measured yet.")
-    two = st.columns([3, 2])
-    with two[0].container(border=True):
-        frame, more = lanes.lane_frame(run)
-        st.markdown("**Who took part**")
-        st.altair_chart(lanes.lanes(frame), alt="What became of every client, by round")
-        if more:
-            st.caption(f"{more:,} more clients took part less often and are not drawn.")
-    with two[1].container(border=True):
-        st.markdown("**The newest round, explained**")
-        explanation = next(iter(run.history.explanations[-1:]), None)
-        if explanation is None:
-            st.caption("This run has no pilot that explains.")
-        else:
-            st.caption(f"round {(explanation.round or 0) + 1}")
-            st.markdown(source_badge(explanation.source))
-            st.markdown(plain(explanation.text))
-
-
-show(first.name)
+job = going_on(first.name)
+drawn = seen(first, job)
+show(first, job)
+if first.status == "running" or job is not None:
+    follow(lambda: seen(shelf().open(first.name), going_on(first.name)), drawn, EVERY, began)

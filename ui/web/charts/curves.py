@@ -1,13 +1,15 @@
 """Loss and accuracy over rounds, with the decisions that changed something as marks on them."""
 
 import math
+from collections.abc import Iterator
+from itertools import islice, zip_longest
 
 import altair as alt
 import pandas as pd
 
 from federation.runs.records import DecisionRecord
 from federation.runs.run import Run
-from ui.web.charts.marks import HEIGHT, below, colours, shapes
+from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.figures import measured, noise, own_subject_of, thinned, training_loss
 from ui.web.language import METRICS, SOURCES, SUBJECTS
 
@@ -29,18 +31,20 @@ def loss_frame(run: Run) -> pd.DataFrame:
 
 def decision_frame(run: Run) -> pd.DataFrame:
     """Return the decisions that changed a knob, or failed: where to mark them and what they did."""
+    rows = list(islice(marked(run), MARKED))
+    return pd.DataFrame(rows[::-1], columns=["round", "loss", "by", "change", "why"])
+
+
+def marked(run: Run) -> Iterator[tuple[int, float, str, str, str]]:
+    """Yield the decisions to be marked, the newest first: round, loss, by, change, why."""
     losses = training_loss(run)
-    before: dict[str, float] = {}
-    rows = []
-    for n, decision in run.history.decisions.items():
-        now = values_of(decision)
+    newest_first = list(run.history.decisions.values())[::-1]
+    for decision, earlier in zip_longest(newest_first, newest_first[1:]):
+        n, now, before = decision.round, values_of(decision), values_of(earlier) if earlier else {}
         changes = [f"{k} {before[k]:g} → {v:g}" for k, v in now.items() if before.get(k, v) != v]
         if (changes or decision.source == "fallback") and n + 1 in losses:
-            word = SOURCES[decision.source].word
             what = ", ".join(changes) or "no change"
-            rows.append((n + 1, losses[n + 1], word, what, decision.reason))
-        before = now
-    return pd.DataFrame(rows[-MARKED:], columns=["round", "loss", "by", "change", "why"])
+            yield n + 1, losses[n + 1], SOURCES[decision.source].word, what, decision.reason
 
 
 def values_of(decision: DecisionRecord) -> dict[str, float]:
@@ -71,12 +75,12 @@ def loss(run: Run) -> Picture:
         scale=alt.Scale(domain=present, range=[LINES[name][1] for name in present]),
         legend=None,
     )
-    tooltip = ["of:N", "round:Q", alt.Tooltip("value:Q", format=".3f", title="loss")]
+    tooltip = tips("of:N", "round:Q", value="loss")
     plain = alt.Chart(lines).encode(x=rounds, y=height, color=kind, tooltip=tooltip)
     quiet = alt.Color("of:N", scale=kind["scale"], legend=None)  # one legend is enough
     dots = plain.encode(color=quiet)
     layers: list[alt.Chart] = [
-        band.encode(x=rounds, y=alt.Y("low:Q", title="loss, nats per token"), y2="high:Q"),
+        band.encode(x=rounds, y=alt.Y("low:Q", title="loss, nats per token"), y2=alt.Y2("high:Q")),
         plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
         dots.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
     ]
@@ -102,11 +106,11 @@ def decided(marks: pd.DataFrame) -> alt.Chart:
         alt.Chart(marks)
         .mark_point(size=110, filled=True, opacity=1, stroke="white", strokeWidth=1)
         .encode(
-            x="round:Q",
-            y="loss:Q",
+            x=alt.X("round:Q"),
+            y=alt.Y("loss:Q"),
             color=alt.Color("by:N", scale=colours(SOURCES, present), legend=below("decided by")),
             shape=alt.Shape("by:N", scale=shapes(SOURCES, present), legend=below("decided by")),
-            tooltip=["round:Q", "by:N", "change:N", "why:N"],
+            tooltip=tips("round:Q", "by:N", "change:N", "why:N"),
         )
     )
 
@@ -116,8 +120,9 @@ def metric_frame(run: Run, metric: str) -> pd.DataFrame:
     own = own_subject_of(run)
     rows = [(r, v, SUBJECTS[own].word) for r, v in measured(run, metric).items()]
     last = max((r for r, _, _ in rows), default=len(run.history.rounds))
+    figures = run.evaluation
     for subject in SUBJECTS:
-        value = run.evaluation.get(subject, {}).get(metric, math.nan)
+        value = figures.get(subject, {}).get(metric, math.nan)
         if subject != own and math.isfinite(value) and last:
             rows += [(0, value, SUBJECTS[subject].word), (last, value, SUBJECTS[subject].word)]
     return pd.DataFrame(rows, columns=["round", "value", "model"])
@@ -135,7 +140,7 @@ def metric(run: Run, name: str) -> alt.Chart:
             y=alt.Y("value:Q", title=METRICS.get(name, name)),
             color=alt.Color("model:N", scale=colours(SUBJECTS, present), legend=below()),
             shape=alt.Shape("model:N", scale=shapes(SUBJECTS, present), legend=below()),
-            tooltip=["model:N", "round:Q", alt.Tooltip("value:Q", format=".3f")],
+            tooltip=tips("model:N", "round:Q", value=METRICS.get(name, name)),
         )
         .properties(height=HEIGHT)
     )

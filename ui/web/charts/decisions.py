@@ -6,7 +6,7 @@ import pandas as pd
 from federation.runs.run import Run
 from ui.web.charts import curves
 from ui.web.charts.curves import MOST, Picture
-from ui.web.charts.marks import HEIGHT, below, colours, shapes
+from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.decided import Row
 from ui.web.figures import training_loss
 from ui.web.language import SOURCES
@@ -36,11 +36,15 @@ def expectations(rows: list[Row], chosen: int | None = None) -> Picture:
     frame = expectation_frame(rows)
     rounds = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
     low = alt.Y("low:Q", title="training loss, nats per token", scale=alt.Scale(zero=False))
-    tips = ["round:Q", "by:N", *(alt.Tooltip(f"{x}:Q", format=".3f") for x in ("low", "high"))]
     bars = (
         alt.Chart(frame)
         .mark_bar(size=16, opacity=0.3, color="#2A86C8")
-        .encode(x=rounds, y=low, y2="high:Q", tooltip=tips)
+        .encode(
+            x=rounds,
+            y=low,
+            y2=alt.Y2("high:Q"),
+            tooltip=tips("round:Q", "by:N", low="low", high="high"),
+        )
     )
     words, hues = [w for w, _ in HITS.values()], [hue for _, hue in HITS.values()]
     points = (
@@ -57,7 +61,7 @@ def expectations(rows: list[Row], chosen: int | None = None) -> Picture:
                 scale=alt.Scale(domain=words, range=["circle", "cross"]),
                 legend=below("came out"),
             ),
-            tooltip=["round:Q", alt.Tooltip("loss:Q", format=".3f"), "came out:N"],
+            tooltip=tips("round:Q", "came out:N", loss="loss"),
         )
     )
     layers: list[alt.Chart] = [bars, points]
@@ -72,7 +76,7 @@ def line_at(round: int, word: str) -> alt.Chart:
     return (
         alt.Chart(frame)
         .mark_rule(color=HIGHLIGHT, strokeWidth=2, strokeDash=[4, 3])
-        .encode(x="round:Q", tooltip=["what:N", "round:Q"])
+        .encode(x=alt.X("round:Q"), tooltip=tips("what:N", "round:Q"))
     )
 
 
@@ -92,7 +96,9 @@ def loss_with(run: Run, round: int, word: str) -> Picture:
     return picture + (
         alt.Chart(frame)
         .mark_point(size=260, color=HIGHLIGHT, strokeWidth=3, filled=False)
-        .encode(x="round:Q", y="loss:Q", tooltip=["what:N", "round:Q", "loss:Q"])
+        .encode(
+            x=alt.X("round:Q"), y=alt.Y("loss:Q"), tooltip=tips("what:N", "round:Q", loss="loss")
+        )
     )
 
 
@@ -109,7 +115,7 @@ def timeline(rows: list[Row]) -> alt.Chart:
             y=alt.Y("by:N", title=None, axis=alt.Axis(labelLimit=160)),
             color=alt.Color("by:N", scale=colours(SOURCES, present), legend=None),
             shape=alt.Shape("by:N", scale=shapes(SOURCES, present), legend=None),
-            tooltip=["round:Q", "by:N", "change:N", "why:N"],
+            tooltip=tips("round:Q", "by:N", "change:N", "why:N"),
         )
         .properties(height=alt.Step(28))
     )

@@ -8,6 +8,7 @@ import pandas as pd
 
 from federation.runs.records import RoundRecord
 from federation.runs.run import Run
+from ui.web.charts.marks import tips
 
 MOST_ROUNDS, MOST_CLIENTS = 60, 40
 STATES = {
@@ -70,7 +71,7 @@ def lanes(frame: pd.DataFrame) -> alt.Chart:
             y=alt.Y("client:N", title=None, sort=None, axis=alt.Axis(labelLimit=160)),
             color=alt.Color("state:N", scale=colour, legend=legend),
             shape=alt.Shape("state:N", scale=shape, legend=legend),
-            tooltip=["client:N", "round:O", "state:N", "why:N"],
+            tooltip=tips("client:N", "round:O", "state:N", "why:N"),
         )
         .properties(height=alt.Step(20))
     )

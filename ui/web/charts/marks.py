@@ -21,6 +21,20 @@ def shapes(looks: Mapping[str, Look], present: Iterable[str]) -> alt.Scale:
     return alt.Scale(domain=[looks[n].word for n in names], range=[looks[n].shape for n in names])
 
 
+def tips(*fields: str, **titles: str) -> list[alt.Tooltip]:
+    """Name what is shown of a mark under the pointer; numbers to three decimal places by keyword.
+
+    Args:
+        fields: shown as they are, such as ``"round:Q"``.
+        titles: field of numbers -> what it is called.
+    """
+    # Not as words: Altair takes milliseconds to find out what kind of channel a word is.
+    plain = [alt.Tooltip(field) for field in fields]
+    return plain + [
+        alt.Tooltip(f"{field}:Q", format=".3f", title=title) for field, title in titles.items()
+    ]
+
+
 def below(title: str | None = None) -> alt.Legend:
     """Return a legend that takes no width from the picture."""
     return alt.Legend(title=title, orient="bottom", columns=2, symbolLimit=40)

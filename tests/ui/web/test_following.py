@@ -1,0 +1,144 @@
+"""A page that follows a run: what a look and an update cost does not grow with the journal."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import streamlit as st
+
+from federation.runs import journal
+from federation.runs.history import history_of
+from federation.runs.run import Run
+from federation.runs.writer import RunWriter
+from tests.ui.web.conftest import Open, words
+from tests.ui.web.recorded import config, record, write
+from ui.web import shell
+from ui.web.charts import curves, lanes
+from ui.web.shell import LONGEST, SHARE, pause
+
+OF_A_ROUND = 4  # records
+UPDATE = 0.45  # processor seconds; an update of 10,000 records takes 0.18
+AGAIN = 0.2  # of a page in which nothing changed; it takes 0.03
+
+
+def counting(counts: Counter[str], name: str, real: Callable) -> Callable:
+    def called(*args: object) -> object:
+        counts[name] += 1
+        return real(*args)
+
+    return called
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count records that are read, and pictures that are drawn."""
+    counts: Counter[str] = Counter()
+    for module, name in ((journal, "_decode"), (curves, "loss"), (lanes, "lane_frame")):
+        monkeypatch.setattr(module, name, counting(counts, name, getattr(module, name)))
+    return counts
+
+
+@pytest.fixture
+def going_on(runs: Path) -> Iterator[Callable[[int], None]]:
+    """A run that goes on, as far as one says."""
+    cfg = config(5000)
+    with patch("os.fsync"), RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        yield lambda rounds: write(writer, cfg, rounds, population=1000, cohort=20)
+
+
+@pytest.mark.parametrize("page", ["live", "decisions"])
+def test_an_update_reads_what_was_appended_and_is_drawn_once_for_all_tabs(
+    open_page: Open, going_on: Callable[[int], None], counted: Counter[str], page: str
+) -> None:
+    going_on(50)
+    open_page(page, run="one")
+    before = counted.copy()
+    assert before["_decode"] >= 50 * OF_A_ROUND and before["loss"] == 1
+    for _ in range(2):  # another tab, and a look that finds nothing
+        open_page(page, run="one")
+    assert counted == before
+    going_on(51)
+    app, again = open_page(page, run="one"), open_page(page, run="one")
+    assert counted["_decode"] == before["_decode"] + OF_A_ROUND
+    assert counted["loss"] == before["loss"] + 1
+    assert words(app) == words(again)
+    charts = [len(x.get("vega_lite_chart")) for x in (app, again)]
+    assert charts[0] == charts[1] > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["live", "decisions"])
+def test_an_update_of_ten_thousand_records_is_quick(
+    open_page: Open, going_on: Callable[[int], None], page: str
+) -> None:
+    going_on(2500)
+    app = open_page(page, run="one")
+    app.run()
+    took = {"update": list[float](), "again": list[float]()}
+    for n in range(3):
+        going_on(2501 + n)
+        for times in took.values():
+            began = time.process_time()
+            app.run()
+            times.append(time.process_time() - began)
+    assert min(took["update"]) < UPDATE
+    assert min(took["again"]) < AGAIN
+
+
+def test_pictures_of_a_long_run_hold_as_many_points_as_those_of_a_short_one(
+    runs: Path, going_on: Callable[[int], None]
+) -> None:
+    going_on(600)
+    run = Run.open(runs / "one")
+    assert len(curves.loss_frame(run)) == 400
+    marks = curves.decision_frame(run)
+    assert len(marks) == curves.MARKED and list(marks["round"]) == sorted(marks["round"])
+    assert marks["round"].iloc[-1] == max(run.history.rounds) + 1  # the newest are marked
+
+
+def test_what_is_read_later_adds_to_what_was_read_and_leaves_it_alone(
+    runs: Path, going_on: Callable[[int], None]
+) -> None:
+    going_on(3)
+    first = Run.open(runs / "one")
+    before = history_of(first.entries)
+    going_on(6)
+    second = first.refresh()
+    assert vars(first.history) == vars(before)
+    assert vars(second.history) == vars(history_of(second.entries))
+
+
+@pytest.mark.parametrize("cost", [0.0, 0.01, 0.1, 0.5])
+@pytest.mark.parametrize("tabs", [1, 3, 10])
+def test_tabs_take_no_more_than_their_share_together(cost: float, tabs: int) -> None:
+    wait = pause(cost, tabs, every=1.0)
+    assert 1.0 <= wait <= LONGEST
+    assert wait == LONGEST or cost * tabs / wait <= SHARE * (1 + 1e-9)
+
+
+def test_a_page_is_drawn_anew_when_something_changed_and_at_no_other_time(
+    monkeypatch: pytest.MonkeyPatch, runs: Path
+) -> None:
+    looks: list[Callable[[], None]] = []
+    drawn_anew: list[bool] = []
+
+    def fragment(run_every: float) -> Callable[[Callable[[], None]], Callable[[], None]]:
+        return lambda look: looks.append(look) or look
+
+    monkeypatch.setattr(st, "fragment", fragment)
+    monkeypatch.setattr(st, "rerun", lambda: drawn_anew.append(True))
+    monkeypatch.setattr(st, "session_state", {})
+    path = record(runs / "one")
+    opened = shell.Shelf(runs)
+    state = opened.open("one").state
+    shell.follow(lambda: opened.open("one").state, state, 1.0, time.thread_time())
+    (look,) = looks
+    look()
+    assert not drawn_anew
+    with RunWriter.reopen(path) as writer:
+        write(writer, config(9), 7)
+    look()
+    assert drawn_anew == [True]
