@@ -78,8 +78,8 @@ def bad_rows() -> dict[str, tuple[str, list[str]]]:
     }
 
 
-def test_a_picture_under_another_name(call: Call, world: World):
-    call("data", world.config, "--plot", "picture.txt").refused(2, "picture.txt", ".png")
+def test_a_picture_under_another_name(call: Call, world: World, tmp_path: Path):
+    call("data", world.config, "--plot", tmp_path / "picture.txt").refused(2, "picture.txt", ".png")
 
 
 @pytest.mark.parametrize("name", bad_rows())
