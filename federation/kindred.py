@@ -130,3 +130,16 @@ def spoilers(record: ContributionsRecord) -> tuple[str, ...]:
     below = {name for name, x in record.own.items() if x.high is not None and x.high < 0}
     far = {name for name, z in outlyingness(means).items() if z < -OUTLIER}
     return tuple(sorted(below & far, key=means.__getitem__))
+
+
+def worst_first(record: ContributionsRecord) -> list[str]:
+    """Order the clients of a round: by what they do to rows like their own, most harmful first.
+
+    Then those whom nobody can vouch for, by what they do to everybody's; no numbers come last.
+    """
+
+    def place(client: str) -> tuple[bool, float]:
+        mean = record.own.get(client, record.effects[client]).mean
+        return client not in record.own, math.inf if math.isnan(mean) else mean
+
+    return sorted(record.effects, key=place)
