@@ -212,8 +212,9 @@ def table(record: ContributionsRecord) -> Table:
 def captions(record: ContributionsRecord) -> Iterator[str]:
     """Say how contributions are to be read."""
     yield f"below zero: the model would be better without; updates {had(record)}"
-    if names := spoilers(record):
-        yield f"spoils rows like its own, far beyond the others: {', '.join(names)}"
+    if record.own:
+        names = ", ".join(spoilers(record)) or "nobody"
+        yield f"spoils rows like its own, far beyond the others: {names}"
     if not record.reproduced:
         yield UNLIKE
     if len(record.was) == 1:
