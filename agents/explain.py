@@ -19,6 +19,7 @@ from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_
 from agents.filling import Filling, of_details
 from agents.knobs import KNOBS, RECORD
 from federation.errors import ConfigError
+from federation.kindred import spoilers
 from federation.runs.records import DecisionRecord, RollbackRecord, RoundRecord, WhatIfRecord
 from federation.runs.run import History
 from federation.specs import lower_first
@@ -167,6 +168,8 @@ def facts_of_tests(history: History, round: int, smallest: int) -> Iterator[Fact
     if effects and smallest <= 1 and all(map(math.isfinite, effects)):
         yield fact("contribution_least", min(effects), "nats per token", round, 1)
         yield fact("contribution_most", max(effects), "nats per token", round, 1)
+    if shares and shares[-1].own and smallest <= 1:
+        yield fact("spoilers", len(spoilers(shares[-1])), "clients", round, 1)
 
 
 def claims_of(
@@ -378,6 +381,14 @@ def of_contributions(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
             text="Tested: without one client or another, the test loss would have changed by"
             f" {least.value:.4f} to {most.value:.4f}.",
             cites=(least.id, most.id),
+        )
+    bad = facts.get(f"spoilers@{round}")
+    if bad and bad.value > 0:
+        yield Claim(
+            kind="risk",
+            text=f"Tested: reports of {bad.value:.0f} clients spoil others' rows like their own,"
+            " far beyond those of the rest.",
+            cites=(bad.id,),
         )
 
 

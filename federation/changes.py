@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from federation.tree import Tree
 
 REPEATS = 1000  # most of them
-Factor = Annotated[float, Field(gt=0, le=1e6)]
+MOST_FACTOR = 1e6
+Factor = Annotated[float, Field(gt=0, le=MOST_FACTOR)]
 SHOWN = 10  # names of clients in an error
 CLIENTS_PARTS = ("memory", "start", "correct", "report")  # what of an algorithm clients execute
 NO_GLOBAL_MODEL = "has no global model that a what-if could judge: each client has its own"

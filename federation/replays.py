@@ -130,10 +130,10 @@ class Stage:
         recorded = self.run.history.rounds[self.last].checkpoint_sha256
         return hashlib.sha256(data).hexdigest() == recorded
 
-    def losses(self, states: Sequence[Tree]) -> list[float]:
-        """Return the loss of models on the global test set, nats per token, several a pass.
+    def columns(self, states: Sequence[Tree]) -> list[scores.Columns]:
+        """Read the global test set with models, several a pass; return each one's value of a row.
 
-        A model that is the first one to the bit has its very loss.
+        A model that is the first one to the bit has its very values.
         """
         setup = self.setup
         params = [state["params"] for state in states]
@@ -142,8 +142,7 @@ class Stage:
         evaluation = Evaluation(setup.task, setup.data.corpus.examples, setup.data.form, spec)
         rows = test_rows(setup)
         params_C = torch.stack([params[0], *(params[i] for i in others)])
-        columns_C = score(evaluation, params_C, [rows] * len(params_C))
-        found = [scores.metrics(columns)["nll"] for columns in columns_C]
+        found = score(evaluation, params_C, [rows] * len(params_C))
         by_place = dict(zip(others, found[1:], strict=True))
         return [by_place.get(i, found[0]) for i in range(len(params))]
 

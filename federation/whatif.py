@@ -17,12 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+import numpy as np
 import torch
 
 from federation.address import address
-from federation.changes import NOTHING, REPEATS, Change
+from federation.changes import MOST_FACTOR, NOTHING, REPEATS, Change
 from federation.errors import ConfigError
-from federation.replays import Stage, stage
+from federation.evaluation.scores import NATS, TOKENS, Columns, metrics
+from federation.kindred import kindred, weighed
+from federation.plan import Reports
+from federation.replays import Stage, stage, test_rows
 from federation.runs.interrupts import uninterrupted
 from federation.runs.records import ContributionsRecord, Effect, Had, WhatIfRecord
 from federation.runs.run import Run
@@ -93,20 +97,32 @@ def contributions(
 ) -> ContributionsRecord:
     """Say by how much the test loss rises if a client's report is left out, for every client.
 
-    Leave-one-out over the combine of one round; the models without each client are judged several a
-    pass.  Arguments and errors are those of :func:`what_if`.
+    Leave-one-out over the combine of one round, judged twice.  On everybody's rows, the client
+    having its own weight: what it gave to the model.  And on others' rows like its own, the client
+    having as much weight as all others together: whether what it reports is right.  One of many
+    moves a model by less than noise, so it is made louder; an algorithm that ignores weights hears
+    it as it is.  Arguments and errors are those of :func:`what_if`.
     """
     began = time.perf_counter()
     with opened(path, round, 1, repeats, cache, watch) as (writer, staged):
         clients = staged.run.history.rounds[round].clients
-        without = [Change(drop=(client,)) for client in clients]
-        found = [from_reports(staged, without, seed) for seed in seeds(staged, repeats)]
+        found = [left_out(staged, clients, seed) for seed in seeds(staged, repeats)]
+        rows = test_rows(staged.setup)
+        tokens_N = found[0].columns[0][TOKENS]
+        like = kindred(staged.setup, clients, rows) if len(clients) > 1 else {}
         record = ContributionsRecord(
             round=round,
             was=tuple(repeat.losses[0] for repeat in found),
             effects={
                 client: effect([repeat.losses[i] - repeat.losses[0] for repeat in found])
                 for i, client in enumerate(clients, start=1)
+            },
+            own={
+                client: weighed(
+                    np.stack([x.added(i, i + len(clients)) for x in found]), tokens_N, like[client]
+                )
+                for i, client in enumerate(clients, start=1)
+                if client in like
             },
             updates=found[0].updates,
             reproduced=found[0].reproduced,
@@ -117,33 +133,76 @@ def contributions(
     return record
 
 
+def left_out(staged: Stage, clients: Sequence[str], seed: int) -> "Repeat":
+    """Judge a round as it was, without each of its clients, and with each as loud as the rest."""
+    reports, had = reported(staged, seed)
+    without = [Change(drop=(client,)) for client in clients]
+    return concluded(staged, reports, had, without + louder(reports, clients), seed)
+
+
+def louder(reports: Reports, clients: Sequence[str]) -> list[Change]:
+    """Return changes that give each client as much weight as all others together have."""
+    if len(clients) < 2:
+        return []
+    weight = dict(zip(reports.clients, reports.weight_C.tolist(), strict=True))
+    total = math.fsum(weight.values())
+    # With other draws a client may have diverged: then there is nobody to be louder.
+    factor = {
+        client: min(MOST_FACTOR, (total - own) / own)
+        for client, own in weight.items()
+        if 0 < own < total
+    }
+    return [Change(reweight={c: factor[c]} if c in factor else {}) for c in clients]
+
+
 @dataclass(frozen=True)
 class Repeat:
     """What rounds come to with the draws of one seed.
 
     Attributes:
-        losses: test loss of the model as it was, then of the model with each change.
+        columns: what every test row costs the model as it was, then the model with each change.
         updates: how the clients' updates were had.
         reproduced: whether the model as it was is the run's own, to the bit.
         same: whether every change leaves the model as it was, to the bit.
     """
 
-    losses: tuple[float, ...]
+    columns: list[Columns]
     updates: Had
     reproduced: bool
     same: bool
 
+    @property
+    def losses(self) -> tuple[float, ...]:
+        """Test loss of every model, nats per token."""
+        return tuple(metrics(columns)["nll"] for columns in self.columns)
+
+    def added(self, i: int, other: int) -> np.ndarray:
+        """Return by how many nats model ``i`` is worse than another on every row, ``(N,)``."""
+        return self.columns[i][NATS] - self.columns[other][NATS]
+
 
 def from_reports(staged: Stage, changes: Sequence[Change], seed: int) -> Repeat:
     """Let the server of one round make something else of what its clients reported."""
-    own = seed == staged.setup.config.seed
-    kept = staged.kept() if own else None
-    if kept is None:
-        staged.watch.phase("training the round again")
-    reports = kept or staged.trained(seed)
+    reports, had = reported(staged, seed)
+    return concluded(staged, reports, had, changes, seed)
+
+
+def reported(staged: Stage, seed: int) -> tuple[Reports, Had]:
+    """Return what the clients of a round reported, and how it was had."""
+    kept = staged.kept() if seed == staged.setup.config.seed else None
+    if kept is not None:
+        return kept, "kept"
+    staged.watch.phase("training the round again")
+    return staged.trained(seed), "retrained"
+
+
+def concluded(
+    staged: Stage, reports: Reports, had: Had, changes: Sequence[Change], seed: int
+) -> Repeat:
+    """Let the server make its next model of reports, as it was and with each change."""
     was = staged.concluded(reports, NOTHING, seed)
     others = [staged.concluded(reports, change, seed) for change in changes]
-    return judged(staged, was, others, "retrained" if kept is None else "kept")
+    return judged(staged, was, others, had)
 
 
 def from_training(staged: Stage, changes: Sequence[Change], seed: int) -> Repeat:
@@ -159,7 +218,7 @@ def judged(staged: Stage, was: Tree, others: Sequence[Tree], updates: Had) -> Re
     """Judge models on the test set."""
     staged.watch.phase("evaluating")
     return Repeat(
-        losses=tuple(staged.losses([was, *others])),
+        columns=staged.columns([was, *others]),
         updates=updates,
         reproduced=staged.reproduces(was),
         same=all(torch.equal(other["params"], was["params"]) for other in others),

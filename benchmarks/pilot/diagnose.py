@@ -7,7 +7,7 @@ number changed.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,10 +16,11 @@ import numpy as np
 
 from agents.explain import NUMBER, Claim, explained, unsupported
 from benchmarks.pilot.parts import Effort, Grid, Part
-from benchmarks.pilot.scores import f1
+from benchmarks.pilot.scores import f1, wilson, written
 from benchmarks.pilot.simulate import Planted
-from benchmarks.pilot.worlds import FLIPPER, RIDER, config, riding
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, config, riding
 from federation.experiment import begin, finish, set_up
+from federation.kindred import OUTLIER, outlyingness, spoilers
 from federation.plan import Engine, Reports, RoundPlan
 from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
@@ -30,8 +31,10 @@ from federation.whatif import contributions
 FAULTS: tuple[str | None, ...] = (FLIPPER, RIDER, None)
 ROUNDS, ASKED = 12, 10
 WORK = {"lr": 1.6e-2, "steps": 4, "batch_size": 8}  # enough to learn what a fault can spoil
+JUDGED = {"effects": "all rows", "own": "rows like its own"}
+KINDS = ("flipper", "rare", "ordinary")
+FLIPPED = 2  # times as many runs with a flipper where only leave-one-out is asked
 LOOKED = 4  # newest rounds whose contributions are measured
-OUTLIER = 3.5  # robust z-score (Iglewicz and Hoaglin 1993) from which a client stands out
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,10 @@ def outlier(figures: Mapping[str, Sequence[float]], sides: str) -> str | None:
         figures: client -> its figures, a round each.
         sides: "low", "high" or "both": where standing out counts.
     """
-    names = list(figures)
-    means = np.array([np.mean(figures[name]) for name in names])
-    from_middle = means - np.median(means)
-    spread = 1.4826 * np.median(np.abs(from_middle))
-    score = from_middle / max(spread, 1e-12)
-    score = {"low": -score, "high": score, "both": np.abs(score)}[sides]
-    at = int(score.argmax())
-    return names[at] if score[at] > OUTLIER else None
+    off = outlyingness({name: float(np.mean(x)) for name, x in figures.items()})
+    score = {name: {"low": -z, "high": z, "both": abs(z)}[sides] for name, z in off.items()}
+    most = max(score, key=score.__getitem__)
+    return most if score[most] > OUTLIER else None
 
 
 def by_round(rounds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
@@ -98,23 +97,78 @@ def by_round(rounds: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
 def diagnoses(history: History) -> dict[str, str | None]:
     """Name whom each way to diagnose holds to be at fault."""
     rounds = list(history.rounds.values())
-    effects = [{c: e.mean for c, e in x.effects.items()} for x in history.contributions]
     by_loss = outlier(by_round([x.loss for x in rounds]), "high")
     by_norm = outlier(by_round([x.update_norms for x in rounds]), "both")
-    left_out = outlier(by_round(effects), "low")
+    left_out = outlier(contributed(history, "effects"), "low")
+    own = outlier(contributed(history, "own"), "low")
     return {
         "highest training loss": by_loss,
         "outlying update norm": by_norm,
-        "leave-one-out": left_out,
-        "leave-one-out, else norm": left_out or by_norm,
+        "left out, all rows": left_out,
+        "left out, rows like its own": own,
+        "left out, rows like its own, else norm": own or by_norm,
     }
 
 
-def worst_by_leaving_out(history: History) -> str:
-    """Return the client without which the loss would have been lowest, whoever stands out."""
-    effects = [{c: e.mean for c, e in x.effects.items()} for x in history.contributions]
-    means = {c: float(np.mean(x)) for c, x in by_round(effects).items()}
-    return min(means, key=means.__getitem__)
+def contributed(history: History, judged: str) -> dict[str, list[float]]:
+    """Return what clients contributed, on all rows ("effects") or on rows like their "own"."""
+    found = [getattr(x, judged) for x in history.contributions]
+    return by_round([{client: e.mean for client, e in own.items()} for own in found])
+
+
+@dataclass
+class Ranked:
+    """Who is harmful by leaving out, all told and in single rounds.
+
+    Attributes:
+        runs: of the last rounds together, whether the flipper is first.
+        rounds: of every round in which it took part, whether it is first.
+        called: "flipper", "rare" and "ordinary" -> whether one of them was called a spoiler, once
+            for every round in which it took part; free riders are not counted.
+    """
+
+    runs: list[bool] = field(default_factory=list)
+    rounds: list[bool] = field(default_factory=list)
+    called: dict[str, list[bool]] = field(default_factory=dict)
+
+    def take(self, history: History, judged: str) -> None:
+        """Count a run."""
+        means = {c: float(np.mean(x)) for c, x in contributed(history, judged).items()}
+        if FLIPPER in means:
+            self.runs.append(min(means, key=means.__getitem__) == FLIPPER)
+        for record in history.contributions:
+            values = {c: e.mean for c, e in getattr(record, judged).items()}
+            if FLIPPER in values:
+                self.rounds.append(min(values, key=values.__getitem__) == FLIPPER)
+            names = spoilers(record) if judged == "own" else far_below(values)
+            for client in values.keys() - {RIDER}:
+                kind = "rare" if client in RARE else "flipper" if client == FLIPPER else "ordinary"
+                self.called.setdefault(kind, []).append(client in names)
+
+    @property
+    def told(self) -> dict[str, list[bool]]:
+        """Everything by what it is called in a table."""
+        called = {f"{kind} called": self.called.get(kind, []) for kind in KINDS}
+        return {"runs: flipper first": self.runs, "rounds: flipper first": self.rounds} | called
+
+    def row(self, name: str) -> list[str]:
+        """Write it for a table."""
+        return [name, *(counted(x) for x in self.told.values())]
+
+    def json(self) -> dict[str, list[int]]:
+        """Give it as plain values: how often, of how many."""
+        return {name: [sum(x), len(x)] for name, x in self.told.items()}
+
+
+def counted(hits: Sequence[bool]) -> str:
+    """Write how often something was so, with the interval of its share."""
+    return f"{sum(hits)}/{len(hits)}, {written(wilson(sum(hits), len(hits)), 2)}"
+
+
+def far_below(values: Mapping[str, float]) -> list[str]:
+    """Name those that are called by figures without an interval: below zero and all others."""
+    off = outlyingness(values)
+    return [client for client, x in values.items() if x < 0 and off[client] < -OUTLIER]
 
 
 @dataclass
@@ -171,12 +225,12 @@ class World:
     Attributes:
         truth: who was at fault, run by run.
         named: way to diagnose -> whom it named.
-        first: runs with a flipper in which it harmed most by leave-one-out, and all of them.
+        ranked: way to judge -> who is harmful by leaving out.
     """
 
     truth: list[str | None]
     named: dict[str, list[str | None]]
-    first: tuple[int, int]
+    ranked: dict[str, Ranked]
 
     def json(self) -> dict[str, Any]:
         """Give it as plain values."""
@@ -184,26 +238,29 @@ class World:
             way: f1(own, self.truth) | {"right": hits(own, self.truth)}
             for way, own in self.named.items()
         }
-        return {"runs": len(self.truth), "ways": ways, "flipper_harms_most": list(self.first)}
+        ranked = {judged: own.json() for judged, own in self.ranked.items()}
+        return {"runs": len(self.truth), "ways": ways, "left_out": ranked}
 
 
 def world(base: Path, cache: Path, seeds: int, alike: bool, checked: Checked) -> World:
     """Write runs with every fault and diagnose them; check what explanations say of them."""
     truth: list[str | None] = []
     named: dict[str, list[str | None]] = {}
-    first = []
+    ranked = {judged: Ranked() for judged in JUDGED}
     with TemporaryDirectory(prefix="fedpilot-bench-") as folder:
-        for seed in range(seeds):
-            for fault in FAULTS:
+        for seed in range(seeds * FLIPPED):
+            for fault in FAULTS if seed < seeds else (FLIPPER,):
                 out = Path(folder) / f"{fault}-{seed}"
                 history = stored(base, cache, out, seed, fault, alike).history
+                for judged, own in ranked.items():
+                    own.take(history, judged)
+                if seed >= seeds:
+                    continue
                 truth.append(fault)
                 for way, client in diagnoses(history).items():
                     named.setdefault(way, []).append(client)
-                if fault == FLIPPER:
-                    first.append(worst_by_leaving_out(history) == FLIPPER)
                 checked.take(history)
-    return World(truth, named, (sum(first), len(first)))
+    return World(truth, named, ranked)
 
 
 def run(base: Path, cache: Path, effort: Effort) -> Part:
@@ -217,7 +274,8 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
         "diagnose",
         "T4 Diagnose and explain",
         says(worlds, checked),
-        [grid(name, found) for name, found in worlds.items()],
+        [ranks(name, found) for name, found in worlds.items()]
+        + [grid(name, found) for name, found in worlds.items()],
         {
             **{name: found.json() for name, found in worlds.items()},
             "claims": checked.claims,
@@ -241,18 +299,30 @@ def hits(named: Sequence[str | None], truth: Sequence[str | None]) -> dict[str, 
 def says(worlds: Mapping[str, World], checked: Checked) -> list[str]:
     """Write what was done and what it came to."""
     runs = sum(len(found.truth) for found in worlds.values())
-    most = "; ".join(f"{x.first[0]} of {x.first[1]} ({name})" for name, x in worlds.items())
     return [
         f"{runs} stored runs of {ROUNDS} rounds, {ASKED} clients asked in each: a third with"
         " a label flipper, a third with a free rider, a third without a fault. Clients hold"
         " skewed mixes of desks, or all the common ones alike; two more hold a rare desk each. A"
         " diagnosis names the client whose mean figure stands out (robust z-score over"
         f" {OUTLIER}), or nobody. Leave-one-out is over the last {LOOKED} rounds.",
-        f"Runs in which the flipper is the client that harms most by leave-one-out: {most}.",
+        "Leave-one-out judges twice. On all rows, the client having its own weight: an honest"
+        " client whose desks are plenty elsewhere looks harmful, and the flipper's harm is diluted."
+        " On rows like its own, held by others, the client having as much weight as all others"
+        " together. A client is called harmful if its figure is below zero and robust z below"
+        f" -{OUTLIER}; on rows like its own its whole 95 % interval is below zero. Brackets are"
+        " 95 % score intervals of shares; rounds of one run are not independent. For this table"
+        f" alone there are {FLIPPED} times as many runs with a flipper.",
         f"Explanations: {checked.numbers} numbers in {checked.claims} claims, precision"
         f" {checked.precision:.3f} (asked for: 1.0). Of {checked.mutated} mutated claims"
         f" {checked.refused} were refused.",
     ]
+
+
+def ranks(name: str, found: World) -> Grid:
+    """Tabulate who is harmful by leaving out."""
+    rows = [own.row(JUDGED[judged]) for judged, own in found.ranked.items()]
+    title = f"Leave-one-out among {name} clients: flipper ranked first, and clients called harmful"
+    return Grid(title, ["judged on", *found.ranked["own"].told], rows)
 
 
 def grid(name: str, found: World) -> Grid:

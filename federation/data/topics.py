@@ -112,8 +112,11 @@ def _learn_space(sample: list[str], count: int, seed: int) -> _Space:
         weights = tfidf.fit_transform(sample)
     except ValueError as error:  # scikit-learn: "empty vocabulary", "no terms remain"
         raise DataError("the texts have no words to tell topics by; use another rule") from error
+    terms = len(tfidf.get_feature_names_out())
+    if terms < 2:  # a text then has the word or has it not, and scikit-learn maps no single column
+        raise DataError("the texts have one word to tell topics by; use another rule")
     # TruncatedSVD takes no more dimensions than there are terms.
-    dimensions = min(DIMENSIONS, len(tfidf.get_feature_names_out()))
+    dimensions = min(DIMENSIONS, terms)
     svd = TruncatedSVD(dimensions, random_state=_state(seed, "svd"))
     return _Space(tfidf, svd.fit(weights))
 

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 4
+SCHEMA = 5
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -174,6 +174,11 @@ class ContributionsRecord(BaseModel):
     was: tuple[float, ...] = Field(description="test loss as it was, nats per token, every repeat")
     effects: dict[str, Effect] = Field(
         description="client -> change of the test loss if it is left out; positive: it helped"
+    )
+    own: dict[str, Effect] = Field(
+        default={},
+        description="client -> the same on others' rows like its own, if it is left out instead of"
+        " weighed as much as all others together; none of a client whose like nobody else holds",
     )
     updates: Had
     reproduced: bool = Field(description="whether, with all of them, the run's own bits came out")

@@ -188,6 +188,9 @@ def test_only_the_latest_answer_to_a_question_counts():
     assert "no effect" not in as_text(explained(found, 1)[0])
 
 
+OWN = (("a", 0.3), ("b", 0.31), ("c", 0.32), ("d", -2.0))
+
+
 def shares(round: int = 1) -> ContributionsRecord:
     effects = {"ward-a": ONCE, "ward-b": Effect(mean=-0.5, values=(-0.5,))}
     return ContributionsRecord(
@@ -206,6 +209,20 @@ def test_clients_have_no_names_and_few_of_them_are_not_told_of():
     told = explained(found, 1, smallest=2)
     assert "Tested" not in as_text(told[0])
     assert not [name for name in told[1] if name.startswith(("whatif", "contribution"))]
+
+
+def test_a_report_that_spoils_rows_like_its_own_is_a_risk_and_nobody_is_named():
+    own = {f"ward-{c}": Effect(mean=x, low=x - 0.1, high=x + 0.1, values=(x,)) for c, x in OWN}
+    found = history([3.0, 2.5])
+    found.add(shares().model_copy(update={"own": own}))
+    claims, facts = explained(found, 1)
+    assert facts["spoilers@1"].value == 1
+    assert [x.text for x in claims if x.kind == "risk"] == [
+        "Tested: reports of 1 clients spoil others' rows like their own, far beyond those of the"
+        " rest."
+    ]
+    assert "ward" not in as_text(claims) + "".join(facts)
+    assert "spoil" not in as_text(explained(found, 1, smallest=2)[0])
 
 
 def test_what_was_tested_steers_nothing():

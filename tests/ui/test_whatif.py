@@ -81,8 +81,10 @@ def test_contributions(call: Call, run: Path):
     assert "--repeats" not in said.out
     values = call("whatif", run, "--round", 3, "--contributions", "--json").json
     assert values["effects"].keys() == set(reported(run))
-    worst = min(values["effects"], key=lambda name: values["effects"][name]["mean"])
+    own = values["own"] or values["effects"]
+    worst = min(own, key=lambda name: own[name]["mean"])
     once = call("whatif", run, "--round", 3, "--contributions").out
+    assert ("far beyond the others: nobody" in " ".join(once.split())) == bool(values["own"])
     assert "small differences may be luck; --repeats 5 gives intervals" in " ".join(once.split())
     assert once.index(worst) == min(once.index(client) for client in reported(run))
 

@@ -2,13 +2,14 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from federation.data.heterogeneity import counted
 from federation.errors import ConfigError
+from federation.kindred import spoilers, worst_first
 from federation.runs.records import ContributionsRecord, Effect, WhatIfRecord, body
 from ui import tables
 from ui.progress import watching
@@ -193,22 +194,28 @@ def had(record: WhatIfRecord | ContributionsRecord) -> str:
 
 def table(record: ContributionsRecord) -> Table:
     """Lay contributions out, the client that hurt most first."""
-    caution = "" if record.reproduced else f"\n{UNLIKE}"
-    caution += f"\n{ONCE}" if len(record.was) == 1 else ""
     laid = Table(
         title=f"round {record.round + 1}: test loss {record.was[0]:.4f} with all of them",
         title_justify="left",
-        caption=f"below zero: the model would be better without; updates {had(record)}{caution}",
+        caption="\n".join(captions(record)),
         caption_justify="left",
     )
     laid.add_column("client")
     laid.add_column("test loss without it, difference", justify="right")
-    effects = record.effects
-    for client in sorted(effects, key=lambda name: worst_first(effects[name].mean)):
-        laid.add_row(client, interval(effects[client]))
+    laid.add_column("on others' rows like its own, than as loud as they", justify="right")
+    for client in worst_first(record):
+        own = interval(record.own[client]) if client in record.own else "nobody holds the like"
+        laid.add_row(client, interval(record.effects[client]), own)
     return laid
 
 
-def worst_first(mean: float) -> float:
-    """Order contributions; one that is no number comes last."""
-    return math.inf if math.isnan(mean) else mean
+def captions(record: ContributionsRecord) -> Iterator[str]:
+    """Say how contributions are to be read."""
+    yield f"below zero: the model would be better without; updates {had(record)}"
+    if record.own:
+        names = ", ".join(spoilers(record)) or "nobody"
+        yield f"spoils rows like its own, far beyond the others: {names}"
+    if not record.reproduced:
+        yield UNLIKE
+    if len(record.was) == 1:
+        yield ONCE

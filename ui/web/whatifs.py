@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from federation.changes import REPEATS, Change
 from federation.config import describe
 from federation.errors import ConfigError, FedpilotError
+from federation.kindred import spoilers, worst_first
 from federation.runs.records import ContributionsRecord, Effect, WhatIfRecord
 from federation.runs.run import Run, checkpoint_files, updates_files
 from federation.specs import Spec
@@ -217,8 +218,22 @@ def rows(run: Run, client: Callable[[str], str] = str) -> list[Row]:
     ]
 
 
-def contributions(record: ContributionsRecord, client: Callable[[str], str] = str) -> list[Row]:
-    """Return what clients contributed for a picture, who hurt most first; right of 0 it helped."""
+def contributions(
+    record: ContributionsRecord, client: Callable[[str], str] = str, own: bool = False
+) -> list[Row]:
+    """Return what clients contributed for a picture, who hurt most first; right of 0 it helped.
+
+    Args:
+        record: of a round.
+        client: what a client is called here.
+        own: on others' rows like its own; else on all test rows.
+    """
+    if own:
+        return [
+            Row(client(name), x.mean, x.low, x.high, judged(record, name), loud(x))
+            for name in worst_first(record)
+            if (x := record.own.get(name))
+        ]
     found = []
     for name, effect in record.effects.items():
         # Without a client the loss rises: the client helped.
@@ -227,3 +242,23 @@ def contributions(record: ContributionsRecord, client: Callable[[str], str] = st
         text = f"without it {said(effect)}"
         found.append(Row(client(name), effect.mean, effect.low, effect.high, proved, text, values))
     return sorted(found, key=lambda row: row.mean)
+
+
+def judged(record: ContributionsRecord, client: str) -> str:
+    """Say what a client does to rows like its own: harm only where it stands out from the others.
+
+    The report of one client alone is noisy, and may do a little harm that the mean does not.
+    """
+    if client in spoilers(record):
+        return "worse"
+    low = record.own[client].low
+    return "better" if low is not None and low > 0 else "inconclusive"
+
+
+def loud(effect: Effect) -> str:
+    """Say in words what a client as loud as all others does to rows like its own."""
+    way = "raises" if effect.mean < 0 else "lowers"
+    text = f"{way} the loss on others' rows like its own by {abs(effect.mean):.4f} nats per token"
+    if effect.low is None or effect.high is None:
+        return f"{text}; too few such rows for an interval"
+    return f"{text}, 95 % interval of its help {effect.low:+.4f} to {effect.high:+.4f}"

@@ -7,6 +7,8 @@ import pandas as pd
 import streamlit as st
 
 from federation.errors import FedpilotError
+from federation.kindred import spoilers
+from federation.runs.records import ContributionsRecord
 from ui.commands.whatif import UNLIKE
 from ui.web import behaviour, jobs, participation, pending, whatifs
 from ui.web.behaviour import Kept, Sketched
@@ -18,6 +20,7 @@ from ui.web.naming import pick_names
 from ui.web.shell import acting, pick_run, plain, problems, shelf
 
 MOST_SHOWN = 8  # clients with a colour of their own
+JUDGED = {"own": "others' rows like its own", "all": "all test rows"}
 
 opened = pick_run("Clients", ":material/groups:")
 run = opened.run
@@ -186,7 +189,7 @@ def contributions() -> None:
             st.markdown("**No round was asked about yet**")
             st.caption(
                 "A contribution is by how much the test loss rises if the client's report is left "
-                "out of the round's combine."
+                "out of the round's combine: on all rows, and on others' rows like its own."
             )
             return
         about = st.pills(
@@ -194,13 +197,23 @@ def contributions() -> None:
             required=True,
         )  # fmt: skip
         record = known[about or max(known)]
+        own = bool(record.own) and st.segmented_control(
+            "Judged on", list(JUDGED), default="own", format_func=JUDGED.__getitem__,
+            key="judged", required=True,
+            help="An honest client whose rows are plenty elsewhere looks harmful on all rows. On "
+            "others' rows like its own, as loud as all others together, one whose answers are "
+            "wrong does harm and an honest one does not.",
+        ) == "own"  # fmt: skip
         st.altair_chart(
             intervals(
-                whatifs.contributions(record, naming.client),
+                whatifs.contributions(record, naming.client, own),
                 "test loss without it, difference, nats per token (right of 0: it helped)",
             ),
             alt="By how much the test loss changes without each client",
         )
+        if own:
+            judged_so(record)
+            return
         repeats = len(record.was)
         if repeats == 1:
             st.warning(
@@ -213,12 +226,26 @@ def contributions() -> None:
             st.caption(f"Caution: {UNLIKE}.")
 
 
+def judged_so(record: ContributionsRecord) -> None:
+    """Say who stands out on rows like its own, and of whom nothing can be said."""
+    if bad := spoilers(record):
+        called = ", ".join(map(naming.client, bad))
+        st.warning(
+            f"Spoils rows like its own, far beyond the others: {called}.",
+            icon=":material/person_alert:",
+        )
+    else:
+        st.caption("Nobody spoils rows like its own beyond the others; 95 % intervals over rows.")
+    if alone := [naming.client(name) for name in record.effects if name not in record.own]:
+        st.caption(f"Nobody else holds rows like those of {', '.join(alone)}.")
+
+
 def cost(round: int, repeats: int) -> str:
     """Say what finding it out takes."""
     seconds = run.history.rounds[round - 1].seconds * (repeats - 1)
     again = f", {repeats - 1} times trained again (about {seconds:.0f} s)" if repeats > 1 else ""
     clients = len(run.history.rounds[round - 1].clients)
-    return f"{clients} models to judge{again}; the run itself stays as it is."
+    return f"{2 * clients} models to judge{again}; the run itself stays as it is."
 
 
 def ask(round: int, repeats: int) -> None:
