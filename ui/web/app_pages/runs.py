@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui.web import store
+from ui.web import lift, store
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.overview import COLUMNS, rows
@@ -50,8 +50,9 @@ busy = busy or any(job.alive for job in jobs(shelf().folder))
 @st.fragment(run_every=EVERY if busy else None)
 def table() -> None:
     """Show the runs that are wanted, and what can be done with the one that is selected."""
-    found = [o for o in shelf().opened() if not states or STATUSES[status_of(o)].word in states]
-    shown = rows([(o, status_of(o)) for o in found], wanted or "")
+    there = shelf().opened()
+    lifts = lift.lifts(there, [shelf().folder / name for name in shelf().studies()])
+    shown = rows([(o, status_of(o)) for o in there], wanted or "", states, lifts)
     for job in jobs(shelf().folder):
         if not job.about:  # it makes no run: its own page tells of it
             continue
@@ -70,7 +71,12 @@ def table() -> None:
     if not chosen:
         st.caption("Select a run to open, clone, tag or delete it.")
         return
-    act(str(shown.iloc[chosen[0]]["run"]))
+    name = str(shown.iloc[chosen[0]]["run"])
+    act(name)
+    if name not in lifts and any(o.name == name and lift.has_pilot(o.run.config) for o in there):
+        st.caption(
+            f"What the pilot of {plain(name)} gains was not measured. To measure it, {lift.HOW}."
+        )
 
 
 def act(name: str) -> None:
