@@ -54,9 +54,16 @@ class Lift:
 
     @property
     def interval(self) -> str:
-        """Its interval and what it rests on, in words."""
-        ends = f"{self.low:+.3f} to {self.high:+.3f} {self.unit}"
-        return f"{ends}; {self.verdict}, {self.pairs} pairs ({self.source})"
+        """Its interval."""
+        return f"{self.low:+.3f} to {self.high:+.3f}"
+
+    @property
+    def told(self) -> str:
+        """All of it, and what it rests on, in words."""
+        return (
+            f"{self.mean:+.3f} ({self.interval}) of {self.unit}, {self.verdict}: {self.pairs} pairs"
+            f" with and without it ({self.source})"
+        )
 
 
 def lifts(runs: Sequence[Opened], studies: Iterable[Path]) -> dict[str, Lift]:

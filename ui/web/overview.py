@@ -34,7 +34,10 @@ COLUMNS = {
         f"positive is better; only where it was measured. To measure it, {HOW}",
     ),
     "interval": st.column_config.TextColumn(
-        "Interval of the lift", help="95 % at least, in the unit of the figure that was compared"
+        "Lift, interval",
+        width=150,
+        help="covers in 95 % at least; select a run to see the figure "
+        "and the pairs that it rests on",
     ),
     "tokens": st.column_config.NumberColumn(
         "Model tokens",

@@ -65,7 +65,7 @@ def table() -> None:
         return
     event = st.dataframe(
         shown, key="table", hide_index=True, column_config=COLUMNS, on_select="rerun",
-        selection_mode="single-row", alt="Runs with their status, figures and cost",
+        selection_mode="single-row", placeholder="", alt="Runs with their status, figures and cost",
     )  # fmt: skip
     chosen = event["selection"]["rows"]
     if not chosen:
@@ -73,10 +73,10 @@ def table() -> None:
         return
     name = str(shown.iloc[chosen[0]]["run"])
     act(name)
-    if name not in lifts and any(o.name == name and lift.has_pilot(o.run.config) for o in there):
-        st.caption(
-            f"What the pilot of {plain(name)} gains was not measured. To measure it, {lift.HOW}."
-        )
+    if name in lifts:
+        st.caption(f"Its pilot: {plain(lifts[name].told)}.")
+    elif any(o.name == name and lift.has_pilot(o.run.config) for o in there):
+        st.caption(f"What its pilot gains was not measured. To measure it, {lift.HOW}.")
 
 
 def act(name: str) -> None:
