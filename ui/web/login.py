@@ -42,8 +42,8 @@ def require() -> None:
     if not user["is_logged_in"]:
         with card("Log in to fedpilot"):
             st.markdown(
-                "Whoever looks at runs here is asked for who they are; what is decided or answered "
-                "is recorded under that name.",
+                "Whoever looks at runs here is asked for who they are; what you answer where a run "
+                "waits for a person is recorded under your name.",
                 text_alignment="center",
             )
             if st.button("Log in", type="primary", icon=":material/login:"):
@@ -58,7 +58,7 @@ def card(title: str) -> DeltaGenerator:
     """Return a card with a title in the middle of the page."""
     middle = st.columns([1, 2, 1])[1]
     inside = middle.container(border=True, horizontal_alignment="center", gap="medium")
-    inside.markdown(f"### {title}", text_alignment="center")
+    inside.subheader(title, anchor=False, text_alignment="center")
     return inside
 
 
