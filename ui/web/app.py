@@ -2,11 +2,13 @@
 
 import streamlit as st
 
+from ui.web import login
 from ui.web.server import HERE
 from ui.web.shell import page
 
 st.set_page_config(page_title="fedpilot", page_icon=str(HERE / "logo.svg"), layout="wide")
 st.logo(str(HERE / "wordmark.svg"), icon_image=str(HERE / "logo.svg"), size="large")
+login.require()
 
 pages = {
     "Runs": [

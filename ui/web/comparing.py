@@ -10,7 +10,7 @@ from agents.study.metric import METRICS as STUDIED
 from agents.study.spec import MEASURED
 from agents.study.statistics import Judgement, judge, noise_floor
 from federation.runs.run import Run
-from ui.web.figures import measured, own_subject_of, training_loss
+from ui.web.figures import main_metric, measured, own_subject_of, training_loss
 from ui.web.language import LOWER_IS_BETTER
 from ui.web.store import Opened, differences, flattened
 
@@ -23,8 +23,8 @@ AXES = {
 """What curves are drawn along -> title of the axis."""
 FEWEST, MOST = 2, 6
 ALPHA = 0.05
-ONE_CHOICE = ("algorithm",)
-"""Tables whose keys go together: an algorithm brings its settings along."""
+ONE_CHOICE = ("algorithm", "pilot")
+"""Tables whose keys go together: an algorithm brings its settings along, a pilot its bounds."""
 MACHINE = ("engine",)
 """Tables that say how the machine is used, and not what is learnt."""
 
@@ -69,6 +69,12 @@ def finals(run: Run) -> dict[str, float]:
     if losses:
         found = {TRAINING: losses[-1], **found}
     return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def main_figure(chosen: Sequence[Opened]) -> str:
+    """Return the figure by which runs are judged: loss where all have it."""
+    own = [finals(opened.run) for opened in chosen]
+    return "nll" if all("nll" in found for found in own) else main_metric(chosen[0].run)
 
 
 def best(values: Mapping[str, float], metric: str) -> list[str]:

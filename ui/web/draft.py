@@ -20,6 +20,7 @@ from federation.data.dataset import with_defaults
 from federation.data.partition import USES
 from federation.data.templates import parse_templates
 from federation.errors import ConfigError, FedpilotError
+from federation.pretraining.recipe import recipe_of
 from federation.runs.run import Run
 from ui.web.forms import LARGEST, Control, Table, controls, got, put, table_of
 
@@ -234,6 +235,8 @@ def draft_of_run(run: Run) -> Draft:
     """
     name = run.path.name
     try:
+        if recipe_of(run) is not None:
+            raise ConfigError(f"{name} pre-trains a base model, by a recipe and not by this form")
         return Draft(explicit(without_none(run.config), name), f"run {name}")
     except FedpilotError as error:
         raise ConfigError(f"cannot be cloned into this form: {error}") from None

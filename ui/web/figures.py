@@ -72,16 +72,10 @@ def limits(run: Run) -> list[Limit]:
     pilot = run.config.get("pilot")
     if not isinstance(pilot, dict):
         return []
-    traces = [decision.details.get("trace") for decision in run.history.decisions.values()]
-
-    def traced(key: str) -> float:
-        values = [trace.get(key) for trace in traces if isinstance(trace, dict)]
-        return math.fsum(value for value in values if isinstance(value, int | float))
-
     used = {
         "max_client_steps": ("client-steps", client_steps(run)),
-        "max_calls": ("calls of the model", traced("attempts")),
-        "max_tokens": ("tokens of the model", traced("tokens")),
+        "max_calls": ("calls of the model", traced(run, "attempts")),
+        "max_tokens": ("tokens of the model", traced(run, "tokens")),
     }
     most = {key: pilot.get(key) for key in used}
     return [
@@ -89,6 +83,37 @@ def limits(run: Run) -> list[Limit]:
         for key, value in most.items()
         if isinstance(value, int | float)
     ]
+
+
+def traced(run: Run, key: str) -> float:
+    """Add up what decisions have noted of asking a language model."""
+    traces = [decision.details.get("trace") for decision in run.history.decisions.values()]
+    values = [trace.get(key) for trace in traces if isinstance(trace, dict)]
+    return math.fsum(value for value in values if isinstance(value, int | float))
+
+
+class Cost(NamedTuple):
+    """What asking a language model for decisions has cost.
+
+    Attributes:
+        tokens: in and out, as far as the server reported them.
+        seconds: that deciding took where a model was asked.
+    """
+
+    tokens: int
+    seconds: float
+
+
+def cost(run: Run) -> Cost | None:
+    """Return what a run's pilot has cost; None where no model was asked."""
+    if not traced(run, "attempts"):
+        return None
+    asked = [
+        decision.seconds
+        for decision in run.history.decisions.values()
+        if isinstance(trace := decision.details.get("trace"), dict) and trace.get("attempts")
+    ]
+    return Cost(int(traced(run, "tokens")), math.fsum(asked))
 
 
 def client_steps(run: Run) -> float:

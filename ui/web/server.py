@@ -7,6 +7,7 @@ that reloading, closing or killing it changes nothing in a run.
 import os
 import socket
 import traceback
+from collections.abc import Sequence
 from errno import EADDRINUSE
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from federation.errors import PortError
+from ui.web import login
 
 HERE = Path(__file__).parent
 SCRIPT, THEME = HERE / "app.py", HERE / "theme.toml"
@@ -77,8 +79,13 @@ async def health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
-def settings(port: int) -> dict[str, Any]:
-    """Return Streamlit's settings: loopback, its protections on, nothing told to anybody."""
+def settings(port: int, hosts: Sequence[str] = ()) -> dict[str, Any]:
+    """Return Streamlit's settings: loopback, its protections on, nothing told to anybody.
+
+    Args:
+        port: of loopback.
+        hosts: under which a proxy in front of it is known.
+    """
     return {
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
@@ -87,7 +94,7 @@ def settings(port: int) -> dict[str, Any]:
         # Every look at a run would go through all records in memory; Python collects by itself.
         "runner.postScriptGC": False,
         "server.address": LOOPBACK,
-        "server.allowedHosts": ["localhost", LOOPBACK],
+        "server.allowedHosts": ["localhost", LOOPBACK, *hosts],
         "server.enableCORS": True,
         "server.enableXsrfProtection": True,
         "server.fileWatcherType": "none",
@@ -116,7 +123,7 @@ def serve(runs: Path, port: int) -> None:
         middleware=[Middleware(Headers)],
         on_script_error=fault,
     )
-    app.run(config=settings(port))
+    app.run(config=settings(port, login.public_hosts()))
 
 
 def fault(error: BaseException) -> bool:

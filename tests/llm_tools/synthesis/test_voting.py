@@ -1,5 +1,7 @@
 """Votes: what one client can do, what the noise is, what it costs."""
 
+import time
+
 import numpy as np
 import pytest
 from dp_accounting import GaussianDpEvent
@@ -75,6 +77,13 @@ def test_epsilon_is_that_of_the_composed_mechanism(noise, rounds):
     for _ in range(rounds):
         accountant.compose(GaussianDpEvent(noise))
     assert epsilon(noise, rounds, 1e-5) == pytest.approx(accountant.get_epsilon(1e-5), rel=1e-6)
+
+
+def test_the_cost_of_many_rounds_is_known_at_once():
+    began = time.process_time()
+    found = [epsilon(1.0, rounds, 1e-5) for rounds in range(1, 501)]
+    assert found == sorted(found) and found[-1] > found[0]
+    assert time.process_time() - began < 10  # a page asks for it after every round
 
 
 def test_epsilon_agrees_with_known_values():

@@ -1,6 +1,7 @@
 """Runs and studies for the pages that compare: with updates that were kept, what-ifs and arms."""
 
 import hashlib
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -145,20 +146,26 @@ size = 3
 """
 
 
-def spec() -> StudySpec:
-    import tomllib
-
-    return from_table(tomllib.loads(STUDY), "the study")
+HOT = "work.lr=0.02"
 
 
-def record_study(path: Path, upto: str = "verdict") -> Path:
+def spec(plain: tuple[str, ...], hot: tuple[str, ...]) -> StudySpec:
+    arms = {"arms": {"plain": plain, "hot": hot}}
+    return from_table(tomllib.loads(STUDY) | arms, "the study")
+
+
+def record_study(
+    path: Path, upto: str = "verdict", plain: tuple[str, ...] = (), hot: tuple[str, ...] = (HOT,)
+) -> Path:
     """Write a study whose arm is 0.5 nats better under every seed.
 
     Args:
         path: its folder.
         upto: where it was stopped: "floor", "look" or "verdict".
+        plain: overrides of the control.
+        hot: of the arm.
     """
-    with writing(path, spec()) as ledger:
+    with writing(path, spec(plain, hot)) as ledger:
         figures = {0: 2.0, 1: 2.1, 2: 1.9, 3: 2.05}
         for seed, value in figures.items():
             run = f"plain-seed-{seed}"
@@ -168,7 +175,7 @@ def record_study(path: Path, upto: str = "verdict") -> Path:
         if upto == "floor":
             return path
         ledger.append(Floor(figures=figures, planned=3, floor=0.1))
-        for name, overrides in (("plain", ()), ("hot", ("work.lr=0.02",))):
+        for name, overrides in (("plain", plain), ("hot", hot)):
             ledger.append(Arm(name=name, overrides=overrides, source="registered"))
         better = {seed: figures[seed] - 0.5 - 0.01 * seed for seed in range(3)}
         for seed, value in better.items():

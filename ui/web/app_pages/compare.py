@@ -6,7 +6,7 @@ from ui.web import comparing, whatif_form
 from ui.web.charts import compare as charts
 from ui.web.charts.intervals import Row, intervals
 from ui.web.comparing import FEWEST, MOST, TRAINING, Verdicts, text
-from ui.web.figures import main_metric, seconds_text
+from ui.web.figures import seconds_text
 from ui.web.language import VERDICTS
 from ui.web.shell import RUN, badge, damaged, nothing_yet, page, plain, problems, shelf
 from ui.web.store import Opened, differences
@@ -60,7 +60,7 @@ def curves(chosen: list[Opened]) -> None:
     with st.container(border=True):
         with st.container(horizontal=True, vertical_alignment="bottom"):
             there = comparing.metrics(runs.values())
-            main = main_figure(chosen)
+            main = comparing.main_figure(chosen)
             metric = st.selectbox(
                 "Figure", there, index=there.index(main) if main in there else 0, key="figure",
                 bind="query-params", format_func=charts.title_of, width=320,
@@ -133,7 +133,7 @@ def grid(rows: list[dict[str, str]], first: str, alt: str) -> None:
 def proved(chosen: list[Opened]) -> None:
     """Show what pairs of seeds prove, or why they prove nothing."""
     st.subheader("Is the difference more than chance?", divider="gray")
-    metric = main_figure(chosen)
+    metric = comparing.main_figure(chosen)
     found = comparing.verdicts(chosen, shelf().opened(), metric)
     if not found.arms:
         st.caption(
@@ -172,12 +172,6 @@ def proved(chosen: list[Opened]) -> None:
         "before the runs were seen: what matters deserves a study."
     )
     st.page_link(page("studies"), label="Studies", icon=":material/experiment:")
-
-
-def main_figure(chosen: list[Opened]) -> str:
-    """Return the figure by which runs are judged: loss where all have it."""
-    own = [comparing.finals(o.run) for o in chosen]
-    return "nll" if all("nll" in found for found in own) else main_metric(chosen[0].run)
 
 
 def tell(arm: comparing.Arm, found: Verdicts) -> None:
@@ -226,7 +220,7 @@ with problems():
     if found:
         with st.container(border=True):
             st.markdown("**From settings to figures**")
-            metric = main_figure(chosen)
+            metric = comparing.main_figure(chosen)
             figures = {o.name: f for o in chosen if (f := comparing.finals(o.run).get(metric))}
             frame = charts.parallel_frame(found, charts.title_of(metric), figures)
             st.altair_chart(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ui.web import store
+from ui.web import lift, store
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.overview import COLUMNS, rows
@@ -50,8 +50,9 @@ busy = busy or any(job.alive for job in jobs(shelf().folder))
 @st.fragment(run_every=EVERY if busy else None)
 def table() -> None:
     """Show the runs that are wanted, and what can be done with the one that is selected."""
-    found = [o for o in shelf().opened() if not states or STATUSES[status_of(o)].word in states]
-    shown = rows([(o, status_of(o)) for o in found], wanted or "")
+    there = shelf().opened()
+    lifts = lift.lifts(there, [shelf().folder / name for name in shelf().studies()])
+    shown = rows([(o, status_of(o)) for o in there], wanted or "", states, lifts)
     for job in jobs(shelf().folder):
         if not job.about:  # it makes no run: its own page tells of it
             continue
@@ -64,13 +65,18 @@ def table() -> None:
         return
     event = st.dataframe(
         shown, key="table", hide_index=True, column_config=COLUMNS, on_select="rerun",
-        selection_mode="single-row", alt="Runs with their status, figures and cost",
+        selection_mode="single-row", placeholder="", alt="Runs with their status, figures and cost",
     )  # fmt: skip
     chosen = event["selection"]["rows"]
     if not chosen:
         st.caption("Select a run to open, clone, tag or delete it.")
         return
-    act(str(shown.iloc[chosen[0]]["run"]))
+    name = str(shown.iloc[chosen[0]]["run"])
+    act(name)
+    if name in lifts:
+        st.caption(f"Its pilot: {plain(lifts[name].told)}.")
+    elif any(o.name == name and lift.has_pilot(o.run.config) for o in there):
+        st.caption(f"What its pilot gains was not measured. To measure it, {lift.HOW}.")
 
 
 def act(name: str) -> None:
