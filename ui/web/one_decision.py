@@ -28,6 +28,9 @@ def one(opened: Opened, row: Row) -> None:
     st.markdown(
         f"{source_badge(row.source)} **{plain(row.by)}**: {plain(row.why or 'no reason given')}"
     )
+    explained = next((x for x in reversed(run.history.explanations) if x.round == n), None)
+    if explained is not None:
+        st.markdown(f"{source_badge(explained.source)} {plain(explained.text)}")
     undone = run.history.rollbacks.get(n)
     if undone is not None:
         back = "the first state" if undone.to is None else f"round {undone.to + 1}"
@@ -61,14 +64,19 @@ def what_was_seen(seen: Seen) -> None:
         return
     if seen.matches:
         st.badge(
-            "the journal's hash",
+            "as it was seen then",
             icon=":material/verified:",
             color="green",
             help="the facts were made again from the records before the decision; sha256 "
             + seen.observation.sha256,
         )
     else:
-        st.badge("another hash", icon=":material/gpp_maybe:", color="orange", help=plain(seen.why))
+        st.badge(
+            "not as it was seen then",
+            icon=":material/gpp_maybe:",
+            color="orange",
+            help=plain(seen.why),
+        )
     facts = decided.fact_rows(seen.observation, RECENT)
     if not facts:
         st.caption("No fact yet: nothing was played before.")
@@ -123,7 +131,8 @@ def chips(evidence: list[str]) -> None:
         ids,
         key="fact",
         bind="query-params",
-        help="a chip marks its round on the loss",
+        format_func=lambda id: id if id in evidence else f"{id}, from a link",
+        help="a chip marks its round on the loss; its rounds count from 0",
     )
 
 

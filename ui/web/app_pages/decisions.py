@@ -42,7 +42,8 @@ def show(name: str) -> None:
         asking.card(opened.run)
     rows = decided.rows(opened.run)
     if not rows:
-        st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
+        if opened.run.asking is None:
+            st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
         return
     chosen = pick(opened.run, rows)
     pictures(opened.run, rows, chosen)
