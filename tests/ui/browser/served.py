@@ -1,6 +1,7 @@
 """The interface served for real, and a browser that looks at it and may go nowhere else."""
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -111,13 +112,17 @@ class Eyes:
         """Wait until some words can be read."""
         self.there(self.page.get_by_text(words).first, words, seconds)
 
+    def gone(self, words: str, seconds: float = 60) -> None:
+        """Wait until some words cannot be read any more."""
+        self.page.get_by_text(words).first.wait_for(state="hidden", timeout=seconds * 1000)
+
     def button(self, name: str, seconds: float = 60) -> Locator:
         """Wait for a button."""
         found = self.page.get_by_role("button", name=name).first
         self.there(found, f"button {name}", seconds)
         return found
 
-    def link(self, name: str, seconds: float = 60) -> Locator:
+    def link(self, name: str | re.Pattern[str], seconds: float = 60) -> Locator:
         """Wait for a link."""
         found = self.page.get_by_role("link", name=name).first
         self.there(found, f"link {name}", seconds)

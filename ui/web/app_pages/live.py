@@ -116,7 +116,7 @@ def heading(opened: Opened, job: Job | None) -> None:
         st.caption(f":material/schedule: {DONE[command.command]} before the next round")
     for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
         st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
-    if run.asking is not None:
+    if status == "waiting" and run.asking is not None:
         st.warning("A decision waits for you.", icon=":material/person_alert:")
         link = {RUN: opened.name, "round": str(run.asking.round + 1)}
         st.page_link(
