@@ -48,11 +48,12 @@ def fork(runs: Path, name: str, round: int, new: str, rounds: int) -> Job:
         name: the other run.
         round: from 1.
         new: name of the new run, made free if it is taken.
-        rounds: that the new run is to have in all.
+        rounds: that the new run is to have in all; one more than ROUND at least.
     """
     new = free_name(runs, new)
     args = ["fork", str(runs / name), "--round", str(round), "--out", str(runs / new)]
-    return jobs.start(runs, f"{new}, from {name}", [*args, "--rounds", str(rounds)], new)
+    more = max(1, rounds - round)  # the command counts those that follow
+    return jobs.start(runs, f"{new}, from {name}", [*args, "--rounds", str(more)], new)
 
 
 def steer(run: Run, command: str, **arguments: object) -> str:

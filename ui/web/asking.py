@@ -131,7 +131,8 @@ def question(asked: AskedRecord) -> None:
     patience = "waits as long as it takes"
     if asked.patience is not None:
         patience = f"without an answer the fallback decides after {asked.patience:g} s"
-    st.caption(f"Now: {plain(now)}. Asked {plain(asked.since)}; {patience}.")
+    since = f"{asked.since[:19].replace('T', ' at ')} UTC"
+    st.caption(f"Now: {plain(now)}. Asked on {plain(since)}; {patience}.")
 
 
 def decide(run: Run, asked: AskedRecord) -> None:

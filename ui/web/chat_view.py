@@ -99,7 +99,7 @@ def steps(run: str, talk: Talk, turn: Turn) -> None:
     with st.status(word, type="compact", expanded=not told, state=state):
         for part in turn.parts:
             if isinstance(part, Step):
-                step(run, part)
+                step(run, part, opened=not told)
             elif isinstance(part, Refused):
                 with st.status(
                     "an answer was refused and asked for again", type="step", state="error"
@@ -112,8 +112,8 @@ def steps(run: str, talk: Talk, turn: Turn) -> None:
                 st.caption(f"{plain(part.text)} (not checked)")
 
 
-def step(run: str, part: Step) -> None:
-    """Show one call and what came of it."""
+def step(run: str, part: Step, *, opened: bool) -> None:
+    """Show one call and what came of it; opened where no answer in words follows."""
     call, result = part.call, part.result
     args = " ".join(f"{k}={json.dumps(v)}" for k, v in call.args.items())
     if result is None:
@@ -123,7 +123,7 @@ def step(run: str, part: Step) -> None:
     done = result.status == "done"
     word = "" if done else f": {result.status}"
     label = f"{plain(call.name)} {plain(args)}{word}"
-    with st.status(label, type="step", state="complete" if done else "error"):
+    with st.status(label, type="step", state="complete" if done else "error", expanded=opened):
         if result.shown and not (done and result.facts and not words_beside(result.shown)):
             st.code(result.shown, language=None, wrap_lines=True)
         if result.note:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from agents.knobs import KNOBS
-from agents.spec import ASKING, POLICIES, PilotSpec
+from agents.spec import ASKING, HUMAN, POLICIES, PilotSpec
 from federation.config import Config
 from federation.data.dataset import with_defaults
 from federation.data.partition import USES
@@ -25,6 +25,7 @@ from federation.runs.run import Run
 from ui.web.forms import LARGEST, Control, Table, controls, got, put, table_of
 
 DEMO = Path(__file__).parents[1] / "demo.toml"
+SELECTION = "pilot.selection"
 ORGANISATIONS_ONLY = ("data.count", "data.examples")
 ESSENTIAL = (
     "rounds",
@@ -133,7 +134,8 @@ def suited(control: Control) -> Control:
         kinds = frozenset(by for by, names in USES.items() if name in names)
         return replace(control, when=("data.clients.by", kinds)) if kinds else control
     if control.key in ("pilot.policy", "pilot.shadows"):
-        there = (*POLICIES, *(ASKING if control.key == "pilot.policy" else ()))
+        asking = (*ASKING, HUMAN) if control.key == "pilot.policy" else ()
+        there = (*POLICIES, *asking)
         return replace(control, options=there)
     if control.key == "pilot.bounds":
         return replace(control, options=tuple(KNOBS))
@@ -166,6 +168,7 @@ def written(
     settings: Iterable[Control] = (),
     *,
     pilot: bool,
+    choosing: bool = False,
     kept: Mapping[str, object] | None = None,
 ) -> Table:
     """Return the table of a form's values.
@@ -174,12 +177,16 @@ def written(
         values: dotted key -> value.
         settings: controls of the algorithm's own settings.
         pilot: whether there is one.
+        choosing: whether it chooses who is asked: a table that says so by being there.
         kept: settings of the algorithm that the form has no control for, as they were loaded.
     """
-    form = [c for c in (*configuration(), *settings) if pilot or c.table != "pilot"]
+    left_out = {"pilot": not pilot, SELECTION: not (pilot and choosing)}
+    form = [c for c in (*configuration(), *settings) if not left_out.get(c.table)]
     organised = values.get("data.source") == "organisations"
     form = [c for c in form if organised or c.key not in ORGANISATIONS_ONLY]
     table = table_of(form, values, ESSENTIAL)
+    if pilot and choosing:
+        put(table, SELECTION, got(table, SELECTION, {}))
     for name, value in (kept or {}).items():
         if got(table, f"algorithm.{name}") is None:
             put(table, f"algorithm.{name}", value)

@@ -7,6 +7,7 @@ and whoever looks later still sees whether it goes on.
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import time
@@ -20,6 +21,8 @@ from federation.runs import storage
 JOBS = ".jobs"
 ASKED, ENDED, LOG = "job.json", "ended.json", "output.log"
 STARTING = 20.0  # seconds that a process may take until it holds the lock
+PROGRESS = re.compile(r"[\d.]+ s +(.*)")
+"""A line by which a run tells what it is at."""
 CHILDREN: list["subprocess.Popen[bytes]"] = []
 """Processes that this one started: kept until they end, so that none stays behind as a zombie."""
 TOLD = 20_000  # bytes of what it said that are looked at
@@ -70,6 +73,12 @@ class Job:
         """What it said last: of a command that failed, the line that says why."""
         lines = [line for line in self.output.replace("\r", "\n").splitlines() if line.strip()]
         return lines[-1].removeprefix("fedpilot: ").strip() if lines else ""
+
+    @property
+    def step(self) -> str:
+        """What a run that it makes is at, as it says itself; empty if it does not say."""
+        found = PROGRESS.fullmatch(self.said)
+        return found[1] if found else ""
 
     @property
     def output(self) -> str:

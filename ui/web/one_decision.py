@@ -72,6 +72,9 @@ def one(opened: Opened, row: Row, newest: bool) -> None:
     st.markdown(
         f"{source_badge(row.source)} **{plain(row.by)}**: {plain(row.why or 'no reason given')}"
     )
+    explained = next((x for x in reversed(run.history.explanations) if x.round == n), None)
+    if explained is not None:
+        st.markdown(f"{source_badge(explained.source)} {plain(explained.text)}")
     undone = run.history.rollbacks.get(n)
     if undone is not None:
         back = "the first state" if undone.to is None else f"round {undone.to + 1}"
@@ -107,14 +110,19 @@ def what_was_seen(seen: Glance) -> None:
         return
     if seen.matches:
         st.badge(
-            "the journal's hash",
+            "as it was seen then",
             icon=":material/verified:",
             color="green",
             help="the facts were made again from the records before the decision; sha256 "
             + seen.sha256,
         )
     else:
-        st.badge("another hash", icon=":material/gpp_maybe:", color="orange", help=plain(seen.why))
+        st.badge(
+            "not as it was seen then",
+            icon=":material/gpp_maybe:",
+            color="orange",
+            help=plain(seen.why),
+        )
     if not seen.facts:
         st.caption("No fact yet: nothing was played before.")
         return
@@ -167,7 +175,8 @@ def chips(evidence: list[str]) -> None:
         ids,
         key="fact",
         bind="query-params",
-        help="a chip marks its round on the loss",
+        format_func=lambda id: id if id in evidence else f"{id}, from a link",
+        help="a chip marks its round on the loss; its rounds count from 0",
     )
 
 

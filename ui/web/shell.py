@@ -5,10 +5,10 @@ Which run is meant stands in the URL (``?run=NAME``), so that every page can be 
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import streamlit as st
@@ -23,6 +23,8 @@ PAGES = Path(__file__).parent / "app_pages"
 JOINER = "\u2060"
 RUN = "run"
 """Key of the run in the URL and in the session."""
+SHOWN = "run-shown"
+"""Key in the session of the run that a page was about last: the next page is about it too."""
 JOB = "job"
 """Key in the URL of a job whose run is to be shown as soon as it is there."""
 
@@ -102,16 +104,38 @@ def pick_run(title: str, icon: str) -> Opened:
         st.stop()
     left, right = st.columns([3, 2], vertical_alignment="bottom")
     left.title(title, icon=icon)
-    wanted = st.query_params.get(RUN)
-    if wanted and wanted not in names:
-        st.warning(f"There is no run {plain(wanted)} here any more; this is another one.")
-    name = right.selectbox("Run", names, key=RUN, bind="query-params", filter_mode="contains")
+    with right:
+        name = run_box(names)
     with problems():
-        opened = shelf().open(name or names[0])
+        opened = shelf().open(name)
         if opened.damage:
             damaged(opened)
         return opened
     st.stop()
+
+
+def run_box(names: Sequence[str], width: Literal["stretch"] | int = "stretch") -> str:
+    """Let one of the runs be chosen, and say in the URL which: the newest is soon another one.
+
+    A page without a run in its URL is about the run that another page was about before.
+
+    Args:
+        names: of the runs, the newest first.
+        width: of the box, pixels.
+    """
+    wanted, shown = st.query_params.get(RUN), st.session_state.get(SHOWN)
+    if wanted and wanted not in names:
+        st.warning(f"There is no run {plain(wanted)} here any more; this is another one.")
+    name = next((x for x in (wanted, shown) if x in names), names[0]) or names[0]
+    st.session_state[RUN] = st.session_state[SHOWN] = name
+    if wanted is None:
+        st.query_params[RUN] = name
+
+    def follow() -> None:
+        st.query_params[RUN] = st.session_state[RUN]
+
+    st.selectbox("Run", names, key=RUN, filter_mode="contains", on_change=follow, width=width)
+    return name
 
 
 def damaged(opened: Opened) -> None:

@@ -15,7 +15,7 @@ from ui.web.charts.intervals import intervals
 from ui.web.figures import seconds_text
 from ui.web.language import VERDICTS
 from ui.web.naming import Naming, pick_names
-from ui.web.shell import RUN, acting, badge, damaged, plain, problems, shelf
+from ui.web.shell import acting, badge, damaged, plain, problems, run_box, shelf
 from ui.web.store import Opened
 
 
@@ -26,10 +26,7 @@ def show(names: Sequence[str]) -> None:
         names: of the runs there are.
     """
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        name = st.selectbox(
-            "Run", names, key=RUN, bind="query-params", filter_mode="contains", width=420
-        )
-        opened = shelf().open(name if name in names else names[0])
+        opened = shelf().open(run_box(names, 420))
         naming = pick_names(opened.run)
     with problems():
         build(opened, naming)
@@ -72,8 +69,8 @@ def form(opened: Opened, naming: Naming) -> None:
         return
     args = whatifs.arguments(run.path.absolute(), round, change, effort)
     seconds = whatifs.training(run, round, change, effort)
-    trains = f"about {seconds_text(seconds)} of training" if seconds else "nothing is trained"
-    st.caption(f"Costs {trains}, and judging. The run itself stays as it is.")
+    trains = f"trains for about {seconds_text(seconds)}" if seconds else "trains nothing"
+    st.caption(f"It {trains}, and judges the models. The run itself stays as it is.")
     if st.button(
         "Play it again", icon=":material/replay:", type="primary", disabled=busy, key="on"
     ):

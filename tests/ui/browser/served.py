@@ -1,5 +1,7 @@
 """The interface served for real, and a browser that looks at it and may go nowhere else."""
 
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -104,17 +106,51 @@ class Eyes:
 
     def text(self) -> str:
         """Everything that can be read."""
-        return self.page.locator('[data-testid="stMain"]').inner_text()
+        return self.page.get_by_test_id("stAppViewContainer").inner_text()
 
     def until(self, words: str, seconds: float = 60) -> None:
         """Wait until some words can be read."""
         self.there(self.page.get_by_text(words).first, words, seconds)
+
+    def gone(self, words: str, seconds: float = 60) -> None:
+        """Wait until some words cannot be read any more."""
+        self.page.get_by_text(words).first.wait_for(state="hidden", timeout=seconds * 1000)
 
     def button(self, name: str, seconds: float = 60) -> Locator:
         """Wait for a button."""
         found = self.page.get_by_role("button", name=name).first
         self.there(found, f"button {name}", seconds)
         return found
+
+    def link(self, name: str | re.Pattern[str], seconds: float = 60) -> Locator:
+        """Wait for a link."""
+        found = self.page.get_by_role("link", name=name).first
+        self.there(found, f"link {name}", seconds)
+        return found
+
+    def tab(self, name: str) -> None:
+        """Turn to a tab of the page."""
+        self.page.get_by_role("tab", name=name).click()
+        self.page.wait_for_timeout(300)
+
+    def enter(self, name: str, value: str) -> None:
+        """Type a number and confirm it by keyboard."""
+        field = self.page.get_by_role("spinbutton", name=name).first
+        self.there(field, f"field {name}", 60)
+        field.fill(value)
+        self.page.keyboard.press("Enter")
+        self.settled()
+
+    def choose(self, name: str, option: str) -> None:
+        """Open a list and choose."""
+        self.page.get_by_role("combobox", name=name).click()
+        self.page.get_by_role("option", name=option, exact=True).click()
+        self.settled()
+
+    def shot(self, name: str) -> None:
+        """Take a picture for somebody who wants to look: into the folder that SHOTS names."""
+        if folder := os.environ.get("SHOTS"):
+            self.page.screenshot(path=f"{folder}/{name}.png")
 
     def there(self, what: Locator, name: str, seconds: float) -> None:
         """Wait until something is there; say what is there instead."""

@@ -60,9 +60,9 @@ def forms(draw) -> dict[str, object]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(values=forms(), pilot=some.booleans())
-def test_any_input_is_a_configuration_or_one_line(values, pilot):
-    table = written(values, pilot=pilot)
+@given(values=forms(), pilot=some.booleans(), choosing=some.booleans())
+def test_any_input_is_a_configuration_or_one_line(values, pilot, choosing):
+    table = written(values, pilot=pilot, choosing=choosing)
     try:
         config = judged(table)
     except ConfigError as error:
@@ -79,7 +79,7 @@ def test_any_input_is_a_configuration_or_one_line(values, pilot):
 def test_a_draft_goes_through_the_form_unchanged():
     draft = first_draft()
     values = {key: held(control, draft.table) for key, control in FORM.items()}
-    again = Config.from_table(written(values, pilot=True))
+    again = Config.from_table(written(values, pilot=True, choosing=True))
     assert again == Config.from_table(draft.table)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,19 @@ def test_like_a_run(open_new, tmp_path):
     app = open_new(like="old")
     assert "rounds = 3" in toml(app) and 'name = "fedprox"' in toml(app)
     assert any("run old" in c.value for c in app.caption)
+
+
+@pytest.mark.parametrize("selection", [None, {}, {"fairness": 2}])
+def test_a_clone_chooses_clients_as_its_parent_did(open_new, tmp_path, selection):
+    pilot = {"policy": "human"} | ({} if selection is None else {"selection": selection})
+    recorded(tmp_path / "old", Config.from_table({"pilot": pilot}))
+    cloned = tomllib.loads(toml(open_new(like="old")))
+    assert cloned["pilot"]["policy"] == "human"
+    assert cloned["pilot"].get("selection") == selection
+
+
+def test_a_person_may_be_asked(open_new):
+    assert "human" in open_new().selectbox("new1.pilot.policy").options
 
 
 def test_like_a_run_that_is_not_there(open_new):

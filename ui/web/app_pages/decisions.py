@@ -47,7 +47,8 @@ def show(opened: Opened) -> None:
         asking.card(opened.run)
     rows = rows_of(opened)
     if not rows:
-        st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
+        if opened.run.asking is None:
+            st.caption("Nothing was decided yet: the model is loaded, measured and judged first.")
         return
     chosen = pick(opened.run, rows)
     pictures(opened, chosen and chosen.round, fact_wanted())

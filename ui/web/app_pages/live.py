@@ -38,10 +38,12 @@ def until_there(job: Job) -> None:
     if job.about in shelf().names():
         st.rerun()
     if job.alive:
-        words = f"{plain(job.about)} is starting: {plain(job.said or 'loading')}"
+        words = f"{plain(job.about)} is starting: {plain(job.step or 'loading')}"
         st.status(words, type="compact")
     else:
         st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
+        if job.args[:1] == ("run",):
+            st.page_link(page("new"), label="Back to the form", icon=":material/edit:")
         st.page_link(page("runs"), label="Back to the runs", icon=":material/arrow_back:")
 
 
@@ -52,7 +54,7 @@ if asked_for is not None and asked_for.about not in shelf().names():
     st.stop()
 if asked_for is not None:
     del st.query_params[JOB]
-    st.session_state[RUN] = asked_for.about
+    st.query_params[RUN] = asked_for.about
 
 first = pick_run("Live", ":material/monitoring:")
 
@@ -74,7 +76,8 @@ def show(opened: Opened, job: Job | None) -> None:
     """Show a run as it stands."""
     heading(opened, job)
     if not opened.run.history.rounds:
-        st.caption("No round is finished yet: the model is loaded, measured and judged first.")
+        if opened.run.asking is None:
+            st.caption("No round is finished yet: the model is loaded, measured and judged first.")
         return
     numbers(opened)
     pictures(opened)
@@ -94,7 +97,9 @@ def heading(opened: Opened, job: Job | None) -> None:
             controls(opened, status)
     how = progress(run)
     words = f"round {how.done} of {how.planned}"
-    if status == "running":
+    if status == "running" and how.done == how.planned:
+        words += "; what is left is to judge, and to train baselines where they are wanted"
+    elif status == "running" and how.seconds_left is not None:
         words += f", about {seconds_text(how.seconds_left)} left"
     st.progress(how.share, words)
     known = run.history.commands
@@ -102,10 +107,12 @@ def heading(opened: Opened, job: Job | None) -> None:
         st.caption(f":material/schedule: {DONE[command.command]} before the next round")
     for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
         st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
-    if run.asking is not None:
+    if status == "waiting" and run.asking is not None:
         st.warning("A decision waits for you.", icon=":material/person_alert:")
         link = {RUN: opened.name, "round": str(run.asking.round + 1)}
-        st.page_link(page("decisions"), label="Decide", query_params=link)
+        st.page_link(
+            page("decisions"), label="Decide", icon=":material/rule_settings:", query_params=link
+        )
     for warning in run.history.warnings[-3:]:
         st.warning(plain(warning.text), icon=":material/warning:")
 

@@ -10,6 +10,7 @@ from ui.web import new_data, new_side
 from ui.web.checker import Answer, answer_of
 from ui.web.draft import (
     SECTIONS,
+    SELECTION,
     configuration,
     draft_of_run,
     draft_of_text,
@@ -118,8 +119,8 @@ def algorithm(filled: Filled, values: Values) -> None:
         right.caption(":material/hourglass_top: loading the algorithms and their settings …")
 
 
-def pilot(filled: Filled, values: Values) -> bool:
-    """Ask whether a pilot decides, and how far it may go."""
+def pilot(filled: Filled, values: Values) -> tuple[bool, bool]:
+    """Ask whether a pilot decides, how far it may go, and whether it chooses who is asked."""
     on = st.toggle(
         "A pilot decides every round", bool(got(filled.table, "pilot")),
         key=f"{filled.id}-pilot", persist_state="session",
@@ -133,8 +134,22 @@ def pilot(filled: Filled, values: Values) -> bool:
             if (span := spread(values.get(key)))
         }
         section("pilot", Filled(filled.table, filled.id, filled.known, around), values)
-    else:
-        st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
+        return True, selection(filled, values)
+    st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
+    return False, False
+
+
+def selection(filled: Filled, values: Values) -> bool:
+    """Ask whether the pilot chooses who is asked, and above which floors."""
+    on = st.toggle(
+        "It also chooses which clients are asked", got(filled.table, SELECTION) is not None,
+        key=f"{filled.id}-{SELECTION}", persist_state="session",
+        help="It turns the rule by which clients are chosen; a share of every cohort stays drawn "
+        f"by chance.  \n`{SELECTION}`",
+    )  # fmt: skip
+    if on:
+        with st.expander("More about how clients are chosen"):
+            values |= grid([c for c in configuration() if c.table == SELECTION], filled, 3)
     return bool(on)
 
 
@@ -185,12 +200,12 @@ for name in ("model", "training", "clients", "measure"):
     with tabs[name]:
         section(name, filled, values)
 with tabs["pilot"]:
-    piloted = pilot(filled, values)
+    piloted, choosing = pilot(filled, values)
 
 algorithm_now = values.get("algorithm.name")
 kept = dict(got(loaded.table, "algorithm", {}))
 kept = kept if kept.pop("name", "fedavg") == algorithm_now else {}
-table = written(values, settings, pilot=piloted, kept=kept)
+table = written(values, settings, pilot=piloted, choosing=choosing, kept=kept)
 with shown_example:
     if sample and (future := new_data.example(table, sample)):
         asked.append(future)

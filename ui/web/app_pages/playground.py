@@ -196,7 +196,8 @@ def talk(opened: Opened) -> None:
             "asks you first."
         )
     said = None
-    if known is None or not known.turns:
+    begun = known is not None and (known.turns or mail.waiting(chats.post_of(known.path)))
+    if not begun:
         said = chat_view.suggestions(model)
     text = st.chat_input("Say something about this run", max_chars=20_000, key="say") or said
     if text:
