@@ -60,6 +60,11 @@ class DataSpec(Spec):
         description="a further source whose rows are trained on and never tested on: those of the"
         ' client that their key names (clients.by = "key"); synthetic data, for example',
     )
+    extra_fields: dict[str, str] = Field(
+        default={},
+        description="fields of this data under which those of extra rows are read, where names"
+        ' differ: {site = "client", note = "instruction"}',
+    )
     prompt: str | None = Field(default=None, description="template over a row's fields; not learnt")
     response: str | None = Field(default=None, description="template over a row's fields; learnt")
     text: str | None = Field(default=None, description="instead of both: all of it is learnt")

@@ -17,8 +17,10 @@ import numpy as np
 from agents.synthesis.make import Say
 from agents.synthesis.profile import GateSpec
 from federation.config import Config
+from federation.data.dataset import plain_templates, with_defaults
 from federation.errors import ConfigError
 from federation.runs.run import Run
+from llm_tools.synthesis.rows import Row
 
 LOWER_IS_BETTER = ("nll",)
 MEASURED_BY = {"choice_accuracy": "choice"}
@@ -95,6 +97,22 @@ def check(config: Config, spec: GateSpec) -> None:
             f"--gate: its evaluation.metrics lack {measured!r}, which the profile's gate.metric"
             " asks for; add it, or change gate.metric"
         )
+
+
+def check_fields(config: Config) -> None:
+    """Refuse a run whose templates, key or label made-up rows would not have.
+
+    Raises:
+        ConfigError: naming the field, and how it can be told where it stands.
+    """
+    spec = with_defaults(config.data)
+    try:
+        plain_templates(spec).check([*Row.model_fields, *spec.extra_fields])
+    except ConfigError as error:
+        raise ConfigError(
+            f"--gate: made-up rows have {', '.join(Row.model_fields)}, and the run reads others:"
+            f' {error}; name them: data.extra_fields = {{THEIRS = "one of these"}}'
+        ) from None
 
 
 def arm_of(config: Config, seed: int, rows: Path | None) -> Config:

@@ -121,8 +121,10 @@ def check(files: Files, profile: Profile, gate: Config | None) -> None:
             raise ConfigError(f"synthesize needs {package}: pip install 'fedpilot[pilot]'")
     if gate is not None:
         from agents.synthesis.gate import check as check_gate
+        from agents.synthesis.gate import check_fields
 
         check_gate(gate, profile.gate)
+        check_fields(gate)
     with storage.explained(files.rows.parent):
         files.rows.parent.mkdir(parents=True, exist_ok=True)
 

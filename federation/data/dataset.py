@@ -4,7 +4,8 @@ Knows how the parts of the data path fit together; each part lives in a file of 
 """
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
@@ -141,7 +142,13 @@ def resolved(config: Config, base_dir: Path) -> Config:
 
 def templates(spec: DataSpec, tokenizer: "PreTrainedTokenizerFast") -> Templates:
     """Parse the templates of a configuration."""
-    parsed = parse_templates(
+    parsed = plain_templates(spec)
+    return replace(parsed, chat=chat_format(tokenizer)) if spec.chat else parsed
+
+
+def plain_templates(spec: DataSpec) -> Templates:
+    """Parse the templates of a configuration as they are without a chat format."""
+    return parse_templates(
         prompt=spec.prompt,
         response=spec.response,
         text=spec.text,
@@ -149,7 +156,6 @@ def templates(spec: DataSpec, tokenizer: "PreTrainedTokenizerFast") -> Templates
         key=spec.clients.key,
         label=spec.clients.label,
     )
-    return replace(parsed, chat=chat_format(tokenizer)) if spec.chat else parsed
 
 
 def records(config: Config, base_dir: Path) -> Records:
@@ -192,21 +198,39 @@ def all_records(config: Config, spec: DataSpec, base_dir: Path) -> Records:
         own,
         read_records(spec.extra, base_dir, text=spec.text_unit, asked="data.extra"),
         spec.clients.key,
+        spec.extra_fields,
     )
 
 
-def with_marked(own: Records, extra: Records, key: str) -> Records:
-    """Read one source after another, and mark the keys of the second."""
+def with_marked(
+    own: Records, extra: Records, key: str, fields: Mapping[str, str] | None = None
+) -> Records:
+    """Read one source after another, and mark the keys of the second.
+
+    Args:
+        own: the first.
+        extra: the second.
+        key: field of the first that names a row's client.
+        fields: of the first -> of the second, where names differ.
+    """
+    fields = fields or {}
+    theirs = fields.get(key, key)
 
     def read() -> Iterator[tuple[str, Row]]:
         yield from own
         for origin, row in extra:
-            if not row.get(key):
-                raise DataError(f"{origin}: has no {key!r}, which names the client it is for")
-            yield origin, {**row, key: f"{EXTRA}{row[key]}"}
+            named = {**row, **{name: row.get(source, "") for name, source in fields.items()}}
+            if not named.get(key):
+                raise DataError(
+                    f"{origin}: has no {theirs!r}, which names the client it is for;"
+                    f' data.extra_fields says under which name: {{{key} = "FIELD"}}'
+                )
+            yield origin, {**named, key: f"{EXTRA}{named[key]}"}
 
     def digest() -> str:
-        return hashlib.sha256(f"{own.digest()}+{extra.digest()}".encode()).hexdigest()
+        both = f"{own.digest()}+{extra.digest()}"
+        both += json.dumps(fields, sort_keys=True) if fields else ""
+        return hashlib.sha256(both.encode()).hexdigest()
 
     return Records(f"{own.name} + {extra.name}", read, digest)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from agents.synthesis import gate
-from agents.synthesis.gate import Verdict, arm_of, judge, verdict
+from agents.synthesis.gate import Verdict, arm_of, check_fields, judge, verdict
 from agents.synthesis.profile import GateSpec
 from agents.synthesis.publish import Files, publish
 from federation.address import generator
@@ -61,12 +61,28 @@ def test_the_arms_differ_in_the_set_alone(tmp_path):
     assert control.data_seed == arm_of(config, 6, None).data_seed == config.seed
 
 
+SITES = {
+    "source": "notes.jsonl",
+    "prompt": "{note}",
+    "response": "{response}",
+    "clients": {"by": "key", "key": "site"},
+}
+
+
+def test_a_gate_may_read_the_fields_of_made_up_rows_under_its_own_names():
+    named = SITES | {"extra_fields": {"note": "instruction", "site": "client"}}
+    check_fields(Config.from_table({"data": named}))
+    check_fields(Config.from_table({}))
+
+
 @pytest.mark.parametrize(
     ("table", "spec", "words"),
     [
         ({"data": {"extra": "x.jsonl"}}, NLL, "data.extra is where the set goes"),
         ({}, GateSpec(metric="exact_match"), "lack 'exact_match'"),
         ({}, GateSpec(metric="choice_accuracy"), "lack 'choice'"),
+        ({"data": SITES}, NLL, r"reads others: data\.prompt: .* 'note'.*data\.extra_fields"),
+        ({"data": SITES | {"extra_fields": {"note": "context"}}}, NLL, "'site'"),
     ],
 )
 def test_what_cannot_be_a_gate_is_refused_before_anything_is_made(tmp_path, table, spec, words):

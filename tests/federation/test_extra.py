@@ -67,6 +67,24 @@ def test_extra_rows_are_trained_on_by_those_they_name_and_tested_on_by_nobody(wo
     assert len(after.clients.order) == 54 and len(set(after.clients.order.tolist())) == 54
 
 
+def test_extra_rows_are_read_under_the_names_of_the_data(world, tmp_path):
+    plain = [row("client-2", 1), row("client-9", 2)]
+    theirs = {"client": "owner", "question": "ask", "answer": "say"}
+    other = [{theirs.get(name, name): value for name, value in x.items()} for x in plain]
+
+    def load_one(rows: list[dict[str, str]], *more: str) -> FederatedData:
+        made = write_rows(tmp_path / "made.jsonl", rows)
+        return load(world, tmp_path, f"data.extra={made}", *more)
+
+    named = "data.extra_fields={" + ", ".join(f'{k} = "{v}"' for k, v in theirs.items()) + "}"
+    same, renamed = load_one(plain), load_one(other, named)
+    for client in ("client-2", "client-9"):
+        ours, rows = same.splits.train.rows(client), renamed.splits.train.rows(client)
+        assert texts(renamed, rows) == texts(same, ours)
+    with pytest.raises(DataError, match=r"has no 'client'.*data\.extra_fields"):
+        load_one(other)
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "error", "words"),
     [

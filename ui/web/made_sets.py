@@ -181,10 +181,11 @@ def judge(runs: Path, made: MadeSet, gate: Mapping[str, Any]) -> Job:
         ConfigError: if they cannot be a gate for this profile.
         StorageError: if something cannot be written.
     """
-    from agents.synthesis.gate import check
+    from agents.synthesis.gate import check, check_fields
 
-    profile = Profile.from_toml(made.folder / PROFILE)
-    check(Config.from_table(gate, "gate"), profile.gate)
+    profile, config = Profile.from_toml(made.folder / PROFILE), Config.from_table(gate, "gate")
+    check(config, profile.gate)
+    check_fields(config)
     job = job_of(runs, made.folder)
     if job is None:
         raise ConfigError(f"{made.name}: how it was made is not known any more; make it anew")
