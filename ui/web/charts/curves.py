@@ -1,7 +1,7 @@
 """Loss and accuracy over rounds, with the decisions that changed something as marks on them."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice, zip_longest
 
 import altair as alt
@@ -115,6 +115,13 @@ def decided(marks: pd.DataFrame) -> alt.Chart:
     )
 
 
+def height_of(values: Iterable[float]) -> alt.Scale:
+    """Scale a figure; one that is everywhere the same has no range to make an axis of."""
+    found = set(values)
+    flat = [min(0.0, *found), max(1.0, *found)] if len(found) == 1 else None
+    return alt.Scale(domain=flat) if flat else alt.Scale()
+
+
 def metric_frame(run: Run, metric: str) -> pd.DataFrame:
     """Return a figure on everybody's test by rounds done, with what it is compared to."""
     own = own_subject_of(run)
@@ -137,7 +144,7 @@ def metric(run: Run, name: str) -> alt.Chart:
         .mark_line(point=alt.OverlayMarkDef(size=50), strokeWidth=2)
         .encode(
             x=alt.X("round:Q", title="rounds done", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("value:Q", title=METRICS.get(name, name)),
+            y=alt.Y("value:Q", title=METRICS.get(name, name), scale=height_of(frame["value"])),
             color=alt.Color("model:N", scale=colours(SUBJECTS, present), legend=below()),
             shape=alt.Shape("model:N", scale=shapes(SUBJECTS, present), legend=below()),
             tooltip=tips("model:N", "round:Q", value=METRICS.get(name, name)),
