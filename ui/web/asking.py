@@ -18,6 +18,7 @@ from federation.runs.run import Run
 from ui.web.answer_forms import Field, draw, fields_of, filled
 from ui.web.decided import as_proposal
 from ui.web.language import SOURCES
+from ui.web.moved import beside_knobs
 from ui.web.shell import acting, plain, source_badge
 
 LONGEST_BY = 80
@@ -117,7 +118,8 @@ def question(asked: AskedRecord) -> None:
         why = "; ".join(asked.violations) or "it gave no answer"
         st.markdown(f"**{plain(asked.policy)}** proposes nothing: {plain(why)}.")
     else:
-        what = ", ".join(moves(asked, proposal.values)) or "everything stays as it is"
+        wanted = [*moves(asked, proposal.values), *beside_knobs(proposal)]
+        what = ", ".join(wanted) or "everything stays as it is"
         st.markdown(
             f"{source_badge(proposal.source)} **{plain(asked.policy)}** proposes: **{plain(what)}**"
         )

@@ -36,6 +36,19 @@ def test_a_decision_is_shown_whole(open_page, runs):
     assert [x.value for x in app.code] and "](http" not in said  # a link in an answer is text
 
 
+def test_columns_in_which_nothing_stands_are_left_out_and_why_is_among_the_first(open_page, runs):
+    steered(runs / "expects")
+    record(runs / "rules")
+    columns = list(table(open_page("decisions", run="expects")).columns)
+    assert columns[:4] == ["round", "source", "changed", "why"] and "came" in columns
+    columns = list(table(open_page("decisions", run="rules")).columns)
+    assert "expected" not in columns and "came" not in columns and "changed" in columns
+
+
+def table(app):
+    return next(x.value for x in app.dataframe if "verdict" in x.value.columns)
+
+
 def test_an_answer_is_posted_once_and_a_refusal_is_shown(open_page, runs):
     cfg = config()
     with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:

@@ -140,8 +140,8 @@ def controls(opened: Opened, status: str) -> None:
     if status in ("running", "paused", "waiting"):
         buttons.append(("Stop", ":material/stop:", "stop", {}))
         if not (run.path / BASELINES).exists():  # begun for the rounds that there are
-            more = ("One more round", ":material/exposure_plus_1:", "more_rounds", {"n": 1})
-            buttons.append(more)
+            icon = ":material/exposure_plus_1:"
+            buttons.append(("One more round", icon, "more_rounds", {"n": 1}))
     for label, icon, command, arguments in buttons:
         if st.button(label, icon=icon, key=command):
             acting(partial(actions.steer, run, command, **arguments), "the run is told")
