@@ -75,7 +75,7 @@ def test_what_may_not_be_approved_is_not_offered(open_page, runs):
 def test_something_is_said_and_waits_for_the_worker(open_page, runs, monkeypatch):
     monkeypatch.setattr(mail, "ensure", lambda *args, **kw: None)
     steered(runs / "steered")
-    app = open_page("playground", run="steered", view="Copilot")
+    app = open_page("playground", run="steered", **{"play-view": "Copilot"})
     app.chat_input[0].set_value("facts").run()
     assert not app.exception
     (name,) = [path.name for path in (runs / "steered" / "chats").iterdir()]

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,26 @@ def test_the_table_is_searched_and_filtered(open_page: Open, runs: Path) -> None
     assert list(open_page(q="fedprox").dataframe[0].value["run"]) == ["half"]
     assert list(open_page(status="finished").dataframe[0].value["run"]) == ["good"]
     assert "No run is like that" in words(open_page(q="nothing of the kind"))
+
+
+def test_the_table_is_drawn_anew_only_when_something_went_on(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[tuple[Callable[[], object], object]] = []
+    monkeypatch.setattr(
+        "ui.web.shell.follow", lambda seen, drawn, *_: followed.append((seen, drawn))
+    )
+    record(runs / "over")
+    open_page()
+    assert not followed
+    cfg = config(9)
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        write(writer, cfg, 2)
+        open_page()
+        seen, drawn = followed[-1]
+        assert seen() == drawn
+        write(writer, cfg, 3)
+        assert seen() != drawn
 
 
 def test_one_damaged_run_hides_no_other(open_page: Open, runs: Path) -> None:
