@@ -1,6 +1,7 @@
 """Decisions and playground in every state a run can be in."""
 
 import pytest
+import streamlit as st
 
 from federation.runs import inbox
 from federation.runs.writer import RunWriter
@@ -60,7 +61,27 @@ def test_an_answer_is_posted_once_and_a_refusal_is_shown(open_page, runs):
         assert not app.exception
         (command,) = inbox.waiting(runs / "asks")
         assert isinstance(command, inbox.Answer) and command.answer == "approve"
-        assert "is posted" in words(app)
+        assert "is on its way" in words(app)
+
+
+@pytest.mark.parametrize("answer", ["approve", "edit", "reject"])
+def test_who_leaves_the_page_at_once_has_answered(open_page, runs, monkeypatch, answer):
+    cfg = config()
+    with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:
+        open_run(writer, cfg, 3)
+        writer.append(asked(cfg, writer, 3, lr=0.006))
+        app = open_page("decisions", run="asks")
+        if answer == "edit":
+            app.number_input(key="edit-round-4-lr").set_value(0.004)
+            button = next(x for x in app.button if x.label == "Use these values")
+        else:
+            button = app.button(key=answer)
+        monkeypatch.setattr("ui.web.asking.card", lambda run: st.stop())
+        button.click().run()
+        assert not app.exception
+        (command,) = inbox.waiting(runs / "asks")
+        assert isinstance(command, inbox.Answer) and command.answer == answer
+        assert command.values.get("lr") == (0.004 if answer == "edit" else None)
 
 
 def test_what_may_not_be_approved_is_not_offered(open_page, runs):
