@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,26 +33,6 @@ from tests.tiny_runs import (
     start,
     train,
 )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict:
-    path = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(path)
-    return outcome(path)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "run"
-    train(path)
-    return path
-
-
-@pytest.fixture
-def copy(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
 
 # --- Damage ------------------------------------------------------------------------------------
 

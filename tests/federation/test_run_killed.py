@@ -31,26 +31,6 @@ from tests.tiny_runs import (
     train,
 )
 
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> dict:
-    path = tmp_path_factory.mktemp("undisturbed") / "run"
-    train(path)
-    return outcome(path)
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("finished") / "run"
-    train(path)
-    return path
-
-
-@pytest.fixture
-def copy(finished, tmp_path) -> Path:
-    return Path(shutil.copytree(finished, tmp_path / "run"))
-
-
 # --- Killed at every operation -----------------------------------------------------------------
 
 

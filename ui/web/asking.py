@@ -18,6 +18,7 @@ from federation.runs.run import Run
 from ui.web.answer_forms import Field, draw, fields_of, filled
 from ui.web.decided import as_proposal
 from ui.web.language import SOURCES
+from ui.web.moved import beside_knobs
 from ui.web.shell import acting, plain, source_badge
 
 LONGEST_BY = 80
@@ -102,7 +103,7 @@ def card(run: Run) -> None:
             st.info("The run is not going on, so nobody would read an answer. Go on with it first.")
         elif pending:
             st.info(
-                f"Your answer ({pending[-1].answer}) is posted; the run acknowledges it shortly.",
+                f"Your answer ({pending[-1].answer}) is on its way: the run reads it shortly.",
                 icon=":material/outgoing_mail:",
             )
         else:
@@ -117,7 +118,8 @@ def question(asked: AskedRecord) -> None:
         why = "; ".join(asked.violations) or "it gave no answer"
         st.markdown(f"**{plain(asked.policy)}** proposes nothing: {plain(why)}.")
     else:
-        what = ", ".join(moves(asked, proposal.values)) or "everything stays as it is"
+        wanted = [*moves(asked, proposal.values), *beside_knobs(proposal)]
+        what = ", ".join(wanted) or "everything stays as it is"
         st.markdown(
             f"{source_badge(proposal.source)} **{plain(asked.policy)}** proposes: **{plain(what)}**"
         )
@@ -142,6 +144,14 @@ def decide(run: Run, asked: AskedRecord) -> None:
         command = answered(asked, answer, values, who())
         acting(lambda: inbox.post(run.path, command), "your answer is posted")
 
+    fields, key = edit_fields(asked), f"edit-{asked.id}"
+
+    def edit() -> None:
+        drawn = {field.name: st.session_state.get(f"{key}-{field.name}") for field in fields}
+        values = filled(fields, drawn)
+        post("edit", {k: float(v) for k, v in values.items() if isinstance(v, int | float)})
+
+    # All of them are posted before anything is drawn: who leaves the page at once has answered.
     allowed = as_proposal(asked.proposal) is not None and not asked.violations
     with st.container(horizontal=True):
         st.button(
@@ -153,11 +163,6 @@ def decide(run: Run, asked: AskedRecord) -> None:
             on_click=post, args=("reject", {}),
         )  # fmt: skip
     with st.expander("Edit it first", icon=":material/edit:"), st.form("edit", border=False):
-        fields = edit_fields(asked)
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            drawn = draw(fields, f"edit-{asked.id}")
-        if st.form_submit_button("Use these values", icon=":material/check:"):
-            values = filled(fields, drawn)
-            numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
-            post("edit", numbers)
-            st.rerun()
+            draw(fields, key)
+        st.form_submit_button("Use these values", icon=":material/check:", on_click=edit)

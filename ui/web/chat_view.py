@@ -162,9 +162,11 @@ def chips(run: str, facts: Iterable[Fact]) -> None:
         return
     with st.container(horizontal=True, gap="small"):
         for fact in there[-CHIPS:]:
-            query = {RUN: run, "round": str((fact.round or 0) + 1), "fact": fact.id}
+            round = (fact.round or 0) + 1
+            query = {RUN: run, "round": str(round), "fact": fact.id}
             st.page_link(
-                page("decisions"), label=f"{plain(fact.id)} = {fact.value:g}", query_params=query,
+                page("decisions"), label=f"{plain(fact.id)} = {fact.value:g} (round {round})",
+                query_params=query,
                 icon=":material/show_chart:", help=f"{fact.name}, {fact.unit}: see it on the chart",
             )  # fmt: skip
         if len(there) > CHIPS:

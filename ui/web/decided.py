@@ -1,7 +1,6 @@
 """What a run's decisions say, as plain rows: knows records; draws nothing, imports no torch."""
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pydantic import JsonValue, ValidationError
@@ -13,8 +12,9 @@ from agents.seen import seen_again
 from federation.errors import FedpilotError
 from federation.runs.records import DecisionRecord
 from federation.runs.run import Run
-from ui.web.charts.curves import values_of
 from ui.web.figures import training_loss
+from ui.web.forms import number_text
+from ui.web.moved import moves, rule_of, values_of
 
 BY_RULE = "by rule"
 VERDICTS = {
@@ -32,7 +32,7 @@ class Row(NamedTuple):
         round: from 1.
         source: one of :data:`ui.web.language.SOURCES`.
         by: the policy.
-        changed: knobs that moved, as "lr 0.01 → 0.005"; empty if none did.
+        changed: what moved, as "lr 0.01 → 0.005"; empty if nothing did.
         verdict: the guard's, as people call it; of a run without pilot, that a rule decided.
         low: lowest loss that was expected, nats per token; None if nothing was.
         high: highest.
@@ -66,16 +66,15 @@ class Row(NamedTuple):
 
 def rows(run: Run) -> list[Row]:
     """Return the decisions of a run, the oldest first."""
-    losses, before, found = training_loss(run), dict[str, float](), list[Row]()
+    losses, found = training_loss(run), list[Row]()
     for n, decision in run.history.decisions.items():
-        now = values_of(decision)
         low, high = expected(decision) or (None, None)
         found.append(
             Row(
                 n + 1,
                 decision.source,
                 decision.policy,
-                ", ".join(changes(before, now)),
+                ", ".join(moves(run, decision)),
                 verdict_of(decision),
                 low,
                 high,
@@ -83,16 +82,7 @@ def rows(run: Run) -> list[Row]:
                 decision.reason,
             )
         )
-        before = now
     return found
-
-
-def changes(before: Mapping[str, float], now: Mapping[str, float]) -> Iterator[str]:
-    """Yield what moved from one round to the next."""
-    for name, value in now.items():
-        old = before.get(name, value)
-        if not math.isclose(old, value, rel_tol=1e-9):
-            yield f"{name} {old:.4g} → {value:.4g}"
 
 
 def verdict_of(decision: DecisionRecord) -> str:
@@ -177,7 +167,24 @@ def others(decision: DecisionRecord, before: Mapping[str, float]) -> Others:
         for column, values in columns.items():
             line[column] = would_be(values, name, before.get(name))
         lines.append(line)
+    if rule := rule_of(decision):
+        lines.append({"knob": "clients chosen by"} | chosen_by(decision, rule, known))
     return Others(list(columns), lines)
+
+
+def chosen_by(
+    decision: DecisionRecord, rule: str, shadows: Mapping[str, JsonValue]
+) -> dict[str, str]:
+    """Write by which rule clients are chosen: as applied, and as every shadow would have it."""
+    bounds = decision.details.get("selection_bounds")
+    current = bounds.get("current") if isinstance(bounds, dict) else None
+    before = current.get("rule", rule) if isinstance(current, dict) else rule
+    found = {"applied": rule}
+    for policy, values in shadows.items():
+        choice = values.get("selection") if isinstance(values, dict) else None
+        own = choice.get("rule", before) if isinstance(choice, dict) else before
+        found[policy] = str(own) if isinstance(values, dict) else "no answer"
+    return found
 
 
 def would_be(values: JsonValue, name: str, before: float | None) -> str:
@@ -239,13 +246,19 @@ def fact_rows(observation: Observation, recent: int | None = None) -> list[dict[
     kept.sort(key=lambda fact: -1 if fact.round is None else -fact.round)
     return [
         {
+            "round": None if fact.round is None else fact.round + 1,
             "id": fact.id,
-            "name": fact.name.replace("_", " "),
-            "value": f"{fact.value:g}",
+            "value": number_text(fact.value),
             "unit": fact.unit,
         }
         for fact in kept
     ]
+
+
+def with_round(fact: str) -> str:
+    """Write an id of a fact with its round as people count: ids count from 0, pages from 1."""
+    round = round_of(fact)
+    return f"{fact} (round {round})" if round else fact
 
 
 def round_of(fact: str) -> int | None:

@@ -7,7 +7,7 @@ What is asked of the command line's own code is asked here too: a table becomes 
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 from agents.knobs import KNOBS
 from agents.spec import ASKING, HUMAN, POLICIES, PilotSpec
-from federation.config import Config
+from federation.cohort.selection import check_population
+from federation.config import ORGANISATIONS, Config
 from federation.data.dataset import with_defaults
 from federation.data.partition import USES
 from federation.data.templates import parse_templates
@@ -25,7 +26,18 @@ from federation.runs.run import Run
 from ui.web.forms import LARGEST, Control, Table, controls, got, put, table_of
 
 DEMO = Path(__file__).parents[1] / "demo.toml"
-SELECTION = "pilot.selection"
+PARTS = {
+    "pilot.selection": (
+        "It also chooses which clients are asked",
+        "It turns the rule by which clients are chosen; a share of every cohort stays drawn by"
+        " chance.",
+    ),
+    "pilot.synthetic": (
+        "It also makes up rows for organisations that hold little",
+        "Before the first round, and only if short paired runs show that they help.",
+    ),
+}
+"""Tables of a pilot that say something by being there -> what switches them on, and its help."""
 ORGANISATIONS_ONLY = ("data.count", "data.examples")
 ESSENTIAL = (
     "rounds",
@@ -168,7 +180,7 @@ def written(
     settings: Iterable[Control] = (),
     *,
     pilot: bool,
-    choosing: bool = False,
+    parts: Collection[str] = (),
     kept: Mapping[str, object] | None = None,
 ) -> Table:
     """Return the table of a form's values.
@@ -177,16 +189,17 @@ def written(
         values: dotted key -> value.
         settings: controls of the algorithm's own settings.
         pilot: whether there is one.
-        choosing: whether it chooses who is asked: a table that says so by being there.
+        parts: those of :data:`PARTS` that are switched on.
         kept: settings of the algorithm that the form has no control for, as they were loaded.
     """
-    left_out = {"pilot": not pilot, SELECTION: not (pilot and choosing)}
-    form = [c for c in (*configuration(), *settings) if not left_out.get(c.table)]
+    there = [part for part in PARTS if pilot and part in parts]
+    left_out = {*PARTS, "pilot"} - ({"pilot", *there} if pilot else set())
+    form = [c for c in (*configuration(), *settings) if c.table not in left_out]
     organised = values.get("data.source") == "organisations"
     form = [c for c in form if organised or c.key not in ORGANISATIONS_ONLY]
     table = table_of(form, values, ESSENTIAL)
-    if pilot and choosing:
-        put(table, SELECTION, got(table, SELECTION, {}))
+    for part in there:
+        put(table, part, got(table, part, {}))
     for name, value in (kept or {}).items():
         if got(table, f"algorithm.{name}") is None:
             put(table, f"algorithm.{name}", value)
@@ -198,7 +211,7 @@ def judged(table: Mapping[str, Any], population: int | None = None) -> Config:
 
     Args:
         table: nested tables.
-        population: clients that there are; None: not known.
+        population: clients that there are, as they were counted; None: not counted.
 
     Raises:
         ConfigError: in one line.
@@ -209,11 +222,23 @@ def judged(table: Mapping[str, Any], population: int | None = None) -> Config:
         parse_templates(
             prompt=spec.prompt, response=spec.response, text=spec.text, choices=spec.choices
         )
+        most = population or most_clients(config)
+        if most is not None:
+            check_population(config.cohort, most)
         if (pilot := PilotSpec.of(config)) is not None:
-            pilot.outer(config, population or 1_000_000)
+            pilot.outer(config, most or 1_000_000)
     except ConfigError as error:
         raise ConfigError(str(error).removeprefix("configuration: ")) from None
     return config
+
+
+def most_clients(config: Config) -> int | None:
+    """Return how many clients there can be at most, where a number in the form says so."""
+    clients = with_defaults(config.data).clients
+    if "count" in USES[clients.by]:
+        return clients.count
+    made = config.data.source == ORGANISATIONS and clients.key == "client"
+    return min(config.data.count, clients.max_clients or config.data.count) if made else None
 
 
 def first_draft() -> Draft:

@@ -143,6 +143,17 @@ def measured(run: Run, metric: str, split: str = "test") -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
+def since_base(tested: Mapping[int, float]) -> float | None:
+    """Return the newest figure less the base model's; None where one of the two is not measured.
+
+    Args:
+        tested: by rounds done, the oldest first; 0 is the base model.
+    """
+    if 0 not in tested or len(tested) == 1:
+        return None
+    return list(tested.values())[-1] - tested[0]
+
+
 def own_subject_of(run: Run) -> str:
     """Return whose model a run trains; "federated" where its configuration is not understood."""
     try:

@@ -5,9 +5,17 @@ import streamlit as st
 from agents.privacy import spent as spent_of
 from federation.runs.storage import size_text
 from ui.web.charts import curves, lanes
-from ui.web.figures import limits, main_metric, measured, noise, seconds_text, training_loss
+from ui.web.figures import (
+    limits,
+    main_metric,
+    measured,
+    noise,
+    seconds_text,
+    since_base,
+    training_loss,
+)
 from ui.web.language import METRICS
-from ui.web.shell import BY_STATE, KEPT, plain, source_badge
+from ui.web.shell import BY_STATE, KEPT, RUN, page, plain, source_badge
 from ui.web.store import Opened
 
 
@@ -24,17 +32,21 @@ def numbers(opened: Opened) -> None:
         st.metric(
             "Training loss", "–" if newest is None else f"{newest:.3f}",
             None if scatter is None else f"± {scatter:.3f}", delta_color="off", delta_arrow="off",
-            delta_description="each round", border=True, height="stretch",
-            help="mean over the cohort, nats per token; the noise is the robust spread of second "
-            "differences",
+            delta_description=None if scatter is None else "a round", border=True,
+            height="stretch", help="mean over the cohort, nats per token; the noise is the robust "
+            "spread of second differences",
         )  # fmt: skip
         if tested:
-            last, base = list(tested.values())[-1], tested.get(0)
+            gained = since_base(tested)
+            moved = gained is not None and f"{abs(gained):.3f}" != "0.000"
+            better = "inverse" if main == "nll" else "normal"
+            against = None if gained is None else f"{gained:+.3f}" if moved else "no change"
             st.metric(
-                METRICS.get(main, main).capitalize(), f"{last:.3f}",
-                None if base is None else f"{last - base:+.3f}", border=True, height="stretch",
-                delta_description="on base", help="on everybody's test",
-                delta_color="inverse" if main == "nll" else "normal",
+                METRICS.get(main, main).capitalize(), f"{list(tested.values())[-1]:.3f}",
+                "base model" if list(tested) == [0] else against,
+                border=True, height="stretch", help="on everybody's test",
+                delta_description=None if gained is None else "on base",
+                delta_color=better if moved else "off", delta_arrow="auto" if moved else "off",
             )  # fmt: skip
         rounds = len(run.history.rounds)
         for label, total in (
@@ -70,28 +82,31 @@ def pictures(opened: Opened) -> None:
     run = opened.run
     main = main_metric(run)
     two = st.columns(2)
-    with two[0].container(border=True):
+    with two[0].container(border=True, height="stretch"):
         st.markdown("**Loss, and what was decided**")
         st.altair_chart(curves.loss(run), alt="Training and test loss over rounds, with decisions")
-    with two[1].container(border=True):
+    with two[1].container(border=True, height="stretch"):
         st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**")
         if measured(run, main):
             st.altair_chart(curves.metric(run, main), alt=f"{METRICS.get(main, main)} over rounds")
         else:
             st.caption("Not measured yet.")
     two = st.columns([3, 2])
-    with two[0].container(border=True):
+    with two[0].container(border=True, height="stretch"):
         frame, more = lanes.lane_frame(run)
         st.markdown("**Who took part**")
         st.altair_chart(lanes.lanes(frame), alt="What became of every client, by round")
         if more:
             st.caption(f"{more:,} more clients took part less often and are not drawn.")
-    with two[1].container(border=True):
+    with two[1].container(border=True, height="stretch"):
         st.markdown("**The newest round, explained**")
         explanation = next(iter(run.history.explanations[-1:]), None)
         if explanation is None:
             st.caption("This run has no pilot that explains.")
-        else:
-            st.caption(f"round {(explanation.round or 0) + 1}")
-            st.markdown(source_badge(explanation.source))
-            st.markdown(plain(explanation.text))
+            return
+        round = str((explanation.round or 0) + 1)
+        st.markdown(f"{source_badge(explanation.source)} {plain(explanation.text)}")
+        st.page_link(
+            page("decisions"), label=f"The decision of round {round}",
+            icon=":material/rule_settings:", query_params={RUN: opened.name, "round": round},
+        )  # fmt: skip

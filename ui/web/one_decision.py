@@ -9,9 +9,9 @@ import streamlit as st
 from agents.filling import of_details
 from federation.runs.run import Run
 from ui.web import actions, decided
-from ui.web.charts.curves import values_of
 from ui.web.decided import Row
 from ui.web.jobs import Job
+from ui.web.moved import beside_knobs, rule_of, values_of
 from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
@@ -128,12 +128,14 @@ def what_was_seen(seen: Glance) -> None:
         return
     st.dataframe(
         pd.DataFrame(seen.facts), hide_index=True, height=300 if len(seen.facts) > 8 else "content",
-        alt="Facts that were seen: id, name, value, unit",
+        alt="Facts that were seen: round, id, value, unit",
         column_config={
-            "id": st.column_config.TextColumn("Id", width=118),
-            "name": st.column_config.TextColumn("Name", width=96),
-            "value": st.column_config.TextColumn("Value", width=76),
-            "unit": st.column_config.TextColumn("Unit", width=92),
+            "round": st.column_config.NumberColumn("Round", width=58, format="%d"),
+            "id": st.column_config.TextColumn(
+                "Fact", width=130, help="as it is cited; the number in it counts rounds from 0"
+            ),
+            "value": st.column_config.TextColumn("Value", width=96),
+            "unit": st.column_config.TextColumn("Unit", width=96),
         },
     )  # fmt: skip
     older = f", {seen.more} older ones not shown" if seen.more else ""
@@ -149,8 +151,9 @@ def what_was_said(run: Run, n: int) -> None:
     if proposal is None:
         st.caption(plain(decision.reason) or "Nothing was proposed: a rule of the core decides.")
     else:
-        what = ", ".join(f"{k} {v:.4g}" for k, v in proposal.values.items())
-        st.markdown(f"{source_badge(proposal.source)} {plain(what or 'leave everything as it is')}")
+        knobs = [f"{k} {v:.4g}" for k, v in proposal.values.items()]
+        what = ", ".join([*knobs, *beside_knobs(proposal)]) or "leave everything as it is"
+        st.markdown(f"{source_badge(proposal.source)} {plain(what)}")
         if proposal.rationale:
             st.markdown(f"> {plain(proposal.rationale)}")
         chips(list(proposal.evidence))
@@ -175,8 +178,8 @@ def chips(evidence: list[str]) -> None:
         ids,
         key="fact",
         bind="query-params",
-        format_func=lambda id: id if id in evidence else f"{id}, from a link",
-        help="a chip marks its round on the loss; its rounds count from 0",
+        format_func=lambda id: decided.with_round(id) + ("" if id in evidence else ", from a link"),
+        help="a chip marks its round on the loss",
     )
 
 
@@ -208,6 +211,8 @@ def what_was_allowed(run: Run, n: int, row: Row) -> None:
     with st.container(horizontal=True):
         for name, value in values_of(decision).items():
             st.metric(name.replace("_", " "), f"{value:.4g}")
+    if rule := rule_of(decision):
+        st.markdown(f"Clients chosen by **{plain(rule)}**")
     came_out = (
         "not played yet" if row.loss is None else f"training loss {row.loss:.3f} nats per token"
     )

@@ -121,14 +121,23 @@ def better_alone(found: Iterable[Part]) -> list[Part]:
     return [p for p in both if (p.alone or 0.0) < (p.served or 0.0)]
 
 
-def lengths(run: Run) -> list[tuple[int, str, float]]:
-    """Return round (from 1), client and the length of its update, of all rounds."""
-    return [
-        (n + 1, client, norm)
-        for n, record in run.history.rounds.items()
-        for client, norm in record.update_norms.items()
-        if math.isfinite(norm)
-    ]
+MOST = 1200  # updates in a picture; more are not told apart, and cost a browser seconds
+
+
+def lengths(run: Run, most: int = MOST) -> list[tuple[int, str, float]]:
+    """Return round (from 1), client and the length of its update, of the newest rounds.
+
+    Args:
+        run: whose rounds.
+        most: updates; of the newest round all are returned.
+    """
+    found: list[tuple[int, str, float]] = []
+    for n, record in reversed(run.history.rounds.items()):
+        if found and len(found) + len(record.update_norms) > most:
+            break
+        norms = reversed(record.update_norms.items())
+        found += [(n + 1, client, norm) for client, norm in norms if math.isfinite(norm)]
+    return found[::-1]
 
 
 def average(values: Iterable[float]) -> float | None:

@@ -156,7 +156,9 @@ def nothing_yet() -> None:
             "model, offline, in about two minutes on two processor cores.",
             text_alignment="center",
         )
-        with st.container(horizontal=True, horizontal_alignment="center"):
+        with st.container(
+            horizontal=True, horizontal_alignment="center", vertical_alignment="center"
+        ):
             demo_button()
             st.page_link(page("new"), label="Set up your own", icon=":material/add_circle:")
 

@@ -22,7 +22,8 @@ def test_rows_say_who_changed_what_and_whether_it_came_as_expected(run):
     assert rows[1].changed == "lr 0.0045 → 0.005625"
     assert (rows[4].source, rows[4].verdict) == ("fallback", "refused")
     assert [r.hit for r in rows] == [True] * 6 + [False, True]
-    assert all(r.notable for r in rows[1:]) and not rows[0].notable
+    assert rows[0].changed == "lr 0.005 → 0.0045"  # against the configuration
+    assert all(r.notable for r in rows)
 
 
 def test_what_was_seen_is_made_again_and_a_changed_record_is_noticed(run):
@@ -38,6 +39,8 @@ def test_what_was_seen_is_made_again_and_a_changed_record_is_noticed(run):
 def test_what_comes_after_a_decision_changes_nothing_of_what_was_seen(run):
     facts = decided.look_again(run, 2).observation
     assert facts is not None and {f.round for f in facts.facts} == {0, 1}
+    rows = [(row["id"], row["round"]) for row in decided.fact_rows(facts)]
+    assert ("loss@1", 2) in rows and ("loss@0", 1) in rows
 
 
 def test_others_stand_beside_what_was_applied(run):
@@ -50,6 +53,8 @@ def test_others_stand_beside_what_was_applied(run):
 
 def test_a_fact_names_its_round_as_people_count():
     assert decided.round_of("loss@3") == 4
+    assert decided.with_round("loss@3") == "loss@3 (round 4)"
+    assert decided.with_round("loss") == "loss"
     assert decided.round_of("loss") is None and decided.round_of("loss@x") is None
 
 

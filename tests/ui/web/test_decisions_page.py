@@ -1,6 +1,7 @@
 """Decisions and playground in every state a run can be in."""
 
 import pytest
+import streamlit as st
 
 from federation.runs import inbox
 from federation.runs.writer import RunWriter
@@ -36,6 +37,19 @@ def test_a_decision_is_shown_whole(open_page, runs):
     assert [x.value for x in app.code] and "](http" not in said  # a link in an answer is text
 
 
+def test_columns_in_which_nothing_stands_are_left_out_and_why_is_among_the_first(open_page, runs):
+    steered(runs / "expects")
+    record(runs / "rules")
+    columns = list(table(open_page("decisions", run="expects")).columns)
+    assert columns[:4] == ["round", "source", "changed", "why"] and "came" in columns
+    columns = list(table(open_page("decisions", run="rules")).columns)
+    assert "expected" not in columns and "came" not in columns and "changed" in columns
+
+
+def table(app):
+    return next(x.value for x in app.dataframe if "verdict" in x.value.columns)
+
+
 def test_an_answer_is_posted_once_and_a_refusal_is_shown(open_page, runs):
     cfg = config()
     with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:
@@ -47,7 +61,27 @@ def test_an_answer_is_posted_once_and_a_refusal_is_shown(open_page, runs):
         assert not app.exception
         (command,) = inbox.waiting(runs / "asks")
         assert isinstance(command, inbox.Answer) and command.answer == "approve"
-        assert "is posted" in words(app)
+        assert "is on its way" in words(app)
+
+
+@pytest.mark.parametrize("answer", ["approve", "edit", "reject"])
+def test_who_leaves_the_page_at_once_has_answered(open_page, runs, monkeypatch, answer):
+    cfg = config()
+    with RunWriter.create(runs / "asks", cfg.model_dump_json()) as writer:
+        open_run(writer, cfg, 3)
+        writer.append(asked(cfg, writer, 3, lr=0.006))
+        app = open_page("decisions", run="asks")
+        if answer == "edit":
+            app.number_input(key="edit-round-4-lr").set_value(0.004)
+            button = next(x for x in app.button if x.label == "Use these values")
+        else:
+            button = app.button(key=answer)
+        monkeypatch.setattr("ui.web.asking.card", lambda run: st.stop())
+        button.click().run()
+        assert not app.exception
+        (command,) = inbox.waiting(runs / "asks")
+        assert isinstance(command, inbox.Answer) and command.answer == answer
+        assert command.values.get("lr") == (0.004 if answer == "edit" else None)
 
 
 def test_what_may_not_be_approved_is_not_offered(open_page, runs):
@@ -62,7 +96,7 @@ def test_what_may_not_be_approved_is_not_offered(open_page, runs):
 def test_something_is_said_and_waits_for_the_worker(open_page, runs, monkeypatch):
     monkeypatch.setattr(mail, "ensure", lambda *args, **kw: None)
     steered(runs / "steered")
-    app = open_page("playground", run="steered", view="Copilot")
+    app = open_page("playground", run="steered", **{"play-view": "Copilot"})
     app.chat_input[0].set_value("facts").run()
     assert not app.exception
     (name,) = [path.name for path in (runs / "steered" / "chats").iterdir()]

@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
+from agents.spec import PilotSpec
 from federation.config import Config
 from federation.errors import ConfigError
 from ui.template import template
 from ui.web.draft import (
+    PARTS,
     SECTIONS,
     configuration,
     draft_of_text,
@@ -60,9 +62,9 @@ def forms(draw) -> dict[str, object]:
 
 
 @settings(max_examples=200, deadline=None)
-@given(values=forms(), pilot=some.booleans(), choosing=some.booleans())
-def test_any_input_is_a_configuration_or_one_line(values, pilot, choosing):
-    table = written(values, pilot=pilot, choosing=choosing)
+@given(values=forms(), pilot=some.booleans(), parts=some.sets(some.sampled_from(sorted(PARTS))))
+def test_any_input_is_a_configuration_or_one_line(values, pilot, parts):
+    table = written(values, pilot=pilot, parts=parts)
     try:
         config = judged(table)
     except ConfigError as error:
@@ -79,8 +81,10 @@ def test_any_input_is_a_configuration_or_one_line(values, pilot, choosing):
 def test_a_draft_goes_through_the_form_unchanged():
     draft = first_draft()
     values = {key: held(control, draft.table) for key, control in FORM.items()}
-    again = Config.from_table(written(values, pilot=True, choosing=True))
-    assert again == Config.from_table(draft.table)
+    again = Config.from_table(written(values, pilot=True, parts=PARTS))
+    before = Config.from_table(draft.table)
+    assert PilotSpec.of(again) == PilotSpec.of(before)  # a default may be said or not
+    assert again.model_copy(update={"pilot": before.pilot}) == before
 
 
 def test_the_commented_file_of_init_can_be_loaded():
@@ -109,6 +113,22 @@ def test_keys_of_another_partition_are_not_written():
         ({"pilot.trust": 1.0}, "pilot: trust", "pilot"),
         ({"pilot.bounds": {"lr": [1.0, 2.0]}}, "pilot.bounds.lr", "pilot"),
         ({"rounds": 0}, "rounds", "training"),
+        (
+            {"data.clients.by": "iid", "data.clients.count": 4, "cohort.size": 5},
+            "cohort.size is 5 but only 4",
+            "clients",
+        ),
+        (
+            {
+                "data.clients.by": "key",
+                "data.clients.key": "client",
+                "data.count": 3,
+                "data.source": "organisations",
+                "cohort.size": 4,
+            },
+            "cohort.size is 4 but only 3",
+            "clients",
+        ),
     ],
 )
 def test_an_error_is_one_line_at_its_section(values, words, section):
@@ -116,6 +136,21 @@ def test_an_error_is_one_line_at_its_section(values, words, section):
         judged(written(values, pilot=True))
     assert words in str(caught.value)
     assert section_named(str(caught.value)) == section
+
+
+def test_a_cohort_of_more_than_were_counted_is_refused():
+    table = written({"data.clients.by": "key", "data.clients.key": "k"}, pilot=False)
+    judged(table)  # how many hold that key is not known yet
+    with pytest.raises(ConfigError, match=r"cohort.size is \d+ but only 1 client"):
+        judged(table, 1)
+
+
+@pytest.mark.parametrize("part", list(PARTS))
+def test_a_table_of_the_pilot_is_on_as_by_default_or_not_there(part):
+    name = part.rpartition(".")[2]
+    assert written({}, pilot=True, parts=[part])["pilot"][name] == {}
+    assert name not in written({}, pilot=True)["pilot"]
+    assert "pilot" not in written({}, pilot=False, parts=[part])
 
 
 @pytest.mark.parametrize("text", ["rounds = ", "rounds = 0", "nonsense = 1", "[pilot]\nx = 1"])

@@ -1,5 +1,6 @@
 """Every page in every state that a run can be in: no exception, and the state's own words."""
 
+import ast
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open, words
 from tests.ui.web.made_uinew import instead
 from tests.ui.web.recorded import config, record, start, write
+from ui.web.shell import PAGES
 
 NAME = "one"
 READ_ONLY = "What stands before the damage is shown below, read-only."
@@ -166,3 +168,17 @@ def test_page(
     assert says in said(app)
     if state == "damaged":
         assert not {b.label for b in app.button if not b.disabled} & ACTS
+
+
+def test_what_a_page_keeps_in_the_url_is_no_other_pages() -> None:
+    pages = [path.stem for path in PAGES.glob("*.py")]
+    keys = [key for page in pages for key in bound_of(PAGES / f"{page}.py")]
+    assert len(keys) > 5 and len(keys) == len(set(keys)), sorted(keys)
+
+
+def bound_of(script: Path) -> set[str]:
+    """Find the keys of widgets that are bound to the URL."""
+    calls = [x for x in ast.walk(ast.parse(script.read_text())) if isinstance(x, ast.Call)]
+    words = [{k.arg: k.value for k in call.keywords} for call in calls]
+    keys = [x["key"] for x in words if "bind" in x and "key" in x]
+    return {key.value for key in keys if isinstance(key, ast.Constant)}

@@ -112,13 +112,30 @@ def test_like_a_run(open_new, tmp_path):
     assert any("run old" in c.value for c in app.caption)
 
 
-@pytest.mark.parametrize("selection", [None, {}, {"fairness": 2}])
-def test_a_clone_chooses_clients_as_its_parent_did(open_new, tmp_path, selection):
-    pilot = {"policy": "human"} | ({} if selection is None else {"selection": selection})
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("selection", None),
+        ("selection", {}),
+        ("selection", {"fairness": 2}),
+        ("synthetic", {}),
+        ("synthetic", {"pairs": 5}),
+    ],
+)
+def test_a_clone_does_beside_the_knobs_what_its_parent_did(open_new, tmp_path, part, said):
+    pilot = {"policy": "human"} | ({} if said is None else {part: said})
     recorded(tmp_path / "old", Config.from_table({"pilot": pilot}))
     cloned = tomllib.loads(toml(open_new(like="old")))
     assert cloned["pilot"]["policy"] == "human"
-    assert cloned["pilot"].get("selection") == selection
+    assert cloned["pilot"].get(part) == said
+
+
+def test_one_switch_says_whether_rows_are_made_up(open_new):
+    app = open_new()
+    assert "[pilot.synthetic]" in toml(app)
+    switch = app.toggle(key="new1-pilot.synthetic")
+    assert "[pilot.synthetic]" not in toml(switch.set_value(False).run())
+    assert "[pilot.synthetic]" in toml(switch.set_value(True).run())
 
 
 def test_a_person_may_be_asked(open_new):

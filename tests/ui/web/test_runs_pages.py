@@ -2,13 +2,15 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from federation.runs.records import EvaluationRecord
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open, words
-from tests.ui.web.recorded import config, record, write
+from tests.ui.web.recorded import config, of_round, record, start, write
 from ui.web.jobs import Job
 from ui.web.shell import plain
 
@@ -38,6 +40,26 @@ def test_the_table_is_searched_and_filtered(open_page: Open, runs: Path) -> None
     assert list(open_page(q="fedprox").dataframe[0].value["run"]) == ["half"]
     assert list(open_page(status="finished").dataframe[0].value["run"]) == ["good"]
     assert "No run is like that" in words(open_page(q="nothing of the kind"))
+
+
+def test_the_table_is_drawn_anew_only_when_something_went_on(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    followed: list[tuple[Callable[[], object], object]] = []
+    monkeypatch.setattr(
+        "ui.web.shell.follow", lambda seen, drawn, *_: followed.append((seen, drawn))
+    )
+    record(runs / "over")
+    open_page()
+    assert not followed
+    cfg = config(9)
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        write(writer, cfg, 2)
+        open_page()
+        seen, drawn = followed[-1]
+        assert seen() == drawn
+        write(writer, cfg, 3)
+        assert seen() != drawn
 
 
 def test_one_damaged_run_hides_no_other(open_page: Open, runs: Path) -> None:
@@ -72,6 +94,42 @@ def test_live_shows_a_run_that_goes_on_and_one_without_rounds(open_page: Open, r
         assert "running" in words(app)
         assert "Go on" not in words(app)
         assert app.get("progress")[0].value == round(100 * 4 / 9)
+
+
+def test_a_base_model_alone_is_no_rise_and_no_scatter_is_claimed(
+    open_page: Open, runs: Path
+) -> None:
+    cfg = config(9)
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        writer.append(start(writer, cfg))
+        writer.append(EvaluationRecord(subject="base", metrics={"nll": 4.0, "exact_match": 0.0}))
+        for each in (x for x in of_round(0, ("a", "b", "c"), {}) if x.kind != "evaluation"):
+            writer.append(each)
+        app = open_page("live", run="one")
+    shown = {metric.label: metric.proto for metric in app.metric}
+    assert (shown["Exact match"].delta, shown["Training loss"].delta) == ("base model", "")
+    assert "on base" not in str(shown["Exact match"]) + str(shown["Training loss"])
+    assert "a round" not in str(shown["Training loss"])
+    chart = json.loads(app.get("vega_lite_chart")[1].proto.spec)
+    assert chart["encoding"]["y"]["scale"]["domain"] == [0, 1]  # all of its figures are zero
+
+
+def test_one_more_round_is_offered_as_long_as_it_would_be_played(
+    open_page: Open, runs: Path
+) -> None:
+    cfg = config(4)
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        write(writer, cfg, 4)
+        assert "One more round" in words(open_page("live", run="one"))
+        (runs / "one" / "baselines").mkdir()
+        assert "One more round" not in words(open_page("live", run="one"))
+
+
+def test_the_newest_explanation_leads_to_its_decision(open_page: Open, runs: Path) -> None:
+    record(runs / "one")
+    for _ in range(2):  # drawn, and from the cache
+        links = [link.proto for link in open_page("live", run="one").get("page_link")]
+        assert [x.query_string for x in links if "round" in x.label] == ["run=one&round=6"]
 
 
 def test_live_shows_what_is_left_of_a_damaged_run_and_offers_nothing(

@@ -80,7 +80,7 @@ def test_from_a_description_to_a_job(open_studio, tmp_path, monkeypatch):
         return started[-1]
 
     monkeypatch.setattr(jobs, "start", start)
-    app = open_studio(view="Describe")
+    app = open_studio(**{"studio-view": "Describe"})
     assert not app.error and app.metric[0].value == "200"
     app.number_input("studio1.client0.size").set_value(40).run()
     assert app.metric[0].value == "120"
@@ -95,7 +95,7 @@ def test_from_a_description_to_a_job(open_studio, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_made_is_said_and_not_started(open_studio):
-    app = open_studio(view="Describe")
+    app = open_studio(**{"studio-view": "Describe"})
     app.selectbox("studio1.client0.style").set_value("terse").run()
     assert not app.error
     app.text_area("studio1.client0.labels").set_value("no such label = 2").run()

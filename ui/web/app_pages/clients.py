@@ -19,6 +19,7 @@ from ui.web.language import SUBJECTS
 from ui.web.naming import pick_names
 from ui.web.shell import acting, pick_run, plain, problems, shelf
 
+MOST_ROWS = 300  # clients in the table, the busiest
 MOST_SHOWN = 8  # clients with a colour of their own
 JUDGED = {"own": "others' rows like its own", "all": "all test rows"}
 
@@ -149,6 +150,8 @@ def without_updates() -> None:
             st.altair_chart(
                 charts.lengths(rows, shown), alt="L2 norm of every client's update by round"
             )
+            if rows[0][0] > 1:
+                st.caption(f"Rounds {rows[0][0]:,} to {rows[-1][0]:,}; older ones are not drawn.")
         st.info(
             "This run did not keep what its clients reported, or it was packed on the way, so "
             "there is no behaviour plane and no cosine. In a new run set `engine.keep_updates` to "
@@ -266,7 +269,8 @@ def table() -> None:
     ]  # fmt: skip
     columns = ["client", "reported", "share", "missed", "last", "training", "served", "alone"]
     st.dataframe(
-        pd.DataFrame(rows, columns=columns), hide_index=True, alt="Participation and loss a client",
+        pd.DataFrame(rows[:MOST_ROWS], columns=columns), hide_index=True,
+        alt="Participation and loss a client",
         column_config={
             "client": st.column_config.TextColumn("Client", pinned=True),
             "reported": st.column_config.NumberColumn("Rounds", help="in which it reported"),
@@ -280,7 +284,8 @@ def table() -> None:
             "alone": st.column_config.NumberColumn("Alone", format="%.3f", help="its own model"),
         },
     )  # fmt: skip
-    st.caption("Losses in nats per token; lower is better.")
+    less = f" The {MOST_ROWS} of {len(rows):,} that took part most." if rows[MOST_ROWS:] else ""
+    st.caption(f"Losses in nats per token; lower is better.{less}")
     with st.container(border=True):
         st.markdown("**Loss on each client's own test**")
         frame = charts.served_frame(parts, names, own_subject_of(run))

@@ -21,6 +21,8 @@ EVERY = 2.0  # seconds between looks at a run that goes on
 began = time.thread_time()
 MOST = 500  # decisions in the table; a browser need not hold ten thousand
 RECENT = 6  # rounds whose facts are shown at first
+NOTHING = "–"
+ALWAYS = ("round", "source", "why", "loss")  # columns; others are left out where all are empty
 NOTABLE, ALL = "what moved or went otherwise", "all"
 
 first = pick_run("Decisions", ":material/rule_settings:")
@@ -66,7 +68,7 @@ def pick(run: Run, rows: list[Row]) -> Row | None:
         )  # fmt: skip
         facts = [x for x in (st.session_state.get("fact"), st.query_params.get("fact")) if x]
         if facts and decided.round_of(str(facts[0])):
-            st.caption(f"The chart marks the fact {plain(str(facts[0]))}.")
+            st.caption(f"The chart marks the fact {plain(decided.with_round(str(facts[0])))}.")
     by_round = {row.round: row for row in rows}
     if wanted is None:
         return rows[-1]
@@ -86,14 +88,11 @@ def table(rows: list[Row]) -> None:
     if not shown:
         st.caption("Nothing moved, nothing was refused, nothing came out otherwise than expected.")
         return
-    data = [
-        (r.round, SOURCES[r.source].word, r.by, r.changed or "–", r.verdict, interval(r),
-         r.loss, came(r), r.why)
-        for r in shown
-    ]  # fmt: skip
-    columns = ["round", "source", "by", "changed", "verdict", "expected", "loss", "came", "why"]
+    data = [line(row) for row in shown]
+    used = [k for k in data[0] if k in ALWAYS or any(x[k] != NOTHING for x in data)]
+    said = any(row.low is not None for row in shown)
     st.dataframe(
-        pd.DataFrame(data, columns=columns),
+        pd.DataFrame(data, columns=used),
         key="decisions",
         hide_index=True,
         height=320 if len(shown) > 8 else "content",
@@ -102,19 +101,34 @@ def table(rows: list[Row]) -> None:
         alt="Decisions with their source, what changed, verdict, expectation and outcome",
         column_config={
             "round": st.column_config.NumberColumn("Round", width=60, format="%d"),
-            "source": st.column_config.TextColumn("Source", width=110),
-            "by": st.column_config.TextColumn("Policy", width=120),
-            "changed": st.column_config.TextColumn("Changed", width=150),
-            "verdict": st.column_config.TextColumn("Guard", width=120),
+            "source": st.column_config.TextColumn("Source", width=80),
+            "changed": st.column_config.TextColumn("Changed", width=170 if said else 240),
+            "why": st.column_config.TextColumn("Why", width=230 if said else 250),
+            "loss": st.column_config.NumberColumn("Loss", width=65, format="%.3f"),
             "expected": st.column_config.TextColumn("Expected loss", width=110),
-            "loss": st.column_config.NumberColumn("Loss", width=70, format="%.3f"),
             "came": st.column_config.TextColumn("Came out", width=90),
-            "why": st.column_config.TextColumn("Why", width="large"),
+            "verdict": st.column_config.TextColumn("Guard", width=120),
+            "by": st.column_config.TextColumn("Policy", width=150),
         },
     )  # fmt: skip
     st.session_state["decisions-rounds"] = [row.round for row in shown]
     if len(kept) > MOST:
         st.caption(f"The newest {MOST} of {len(kept):,}; older ones by their number above.")
+
+
+def line(row: Row) -> dict[str, object]:
+    """Return the line of a decision; what it is asked for most stands first."""
+    return {
+        "round": row.round,
+        "source": SOURCES[row.source].word,
+        "changed": row.changed or NOTHING,
+        "why": row.why,
+        "loss": row.loss,
+        "expected": interval(row),
+        "came": came(row),
+        "verdict": row.verdict,
+        "by": row.by,
+    }
 
 
 def go_there() -> None:
@@ -128,7 +142,7 @@ def go_there() -> None:
 
 def came(row: Row) -> str:
     """Say whether it came out as expected."""
-    return "–" if row.hit is None else "as expected" if row.hit else "otherwise"
+    return NOTHING if row.hit is None else "as expected" if row.hit else "otherwise"
 
 
 drawn = seen(first)

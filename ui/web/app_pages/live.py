@@ -7,6 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from federation.runs import inbox
+from federation.runs.folder import BASELINES
 from federation.runs.run import Run, checkpoint_files
 from ui.web import actions, jobs
 from ui.web.figures import progress, seconds_text
@@ -138,7 +139,9 @@ def controls(opened: Opened, status: str) -> None:
         buttons.append(("Go on", ":material/play_arrow:", "resume", {}))
     if status in ("running", "paused", "waiting"):
         buttons.append(("Stop", ":material/stop:", "stop", {}))
-        buttons.append(("One more round", ":material/exposure_plus_1:", "more_rounds", {"n": 1}))
+        if not (run.path / BASELINES).exists():  # begun for the rounds that there are
+            icon = ":material/exposure_plus_1:"
+            buttons.append(("One more round", icon, "more_rounds", {"n": 1}))
     for label, icon, command, arguments in buttons:
         if st.button(label, icon=icon, key=command):
             acting(partial(actions.steer, run, command, **arguments), "the run is told")

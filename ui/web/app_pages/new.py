@@ -9,8 +9,8 @@ from federation.errors import ConfigError, FedpilotError
 from ui.web import new_data, new_side
 from ui.web.checker import Answer, answer_of
 from ui.web.draft import (
+    PARTS,
     SECTIONS,
-    SELECTION,
     configuration,
     draft_of_run,
     draft_of_text,
@@ -119,8 +119,8 @@ def algorithm(filled: Filled, values: Values) -> None:
         right.caption(":material/hourglass_top: loading the algorithms and their settings …")
 
 
-def pilot(filled: Filled, values: Values) -> tuple[bool, bool]:
-    """Ask whether a pilot decides, how far it may go, and whether it chooses who is asked."""
+def pilot(filled: Filled, values: Values) -> tuple[bool, list[str]]:
+    """Ask whether a pilot decides, how far it may go, and what else it may do."""
     on = st.toggle(
         "A pilot decides every round", bool(got(filled.table, "pilot")),
         key=f"{filled.id}-pilot", persist_state="session",
@@ -134,22 +134,21 @@ def pilot(filled: Filled, values: Values) -> tuple[bool, bool]:
             if (span := spread(values.get(key)))
         }
         section("pilot", Filled(filled.table, filled.id, filled.known, around), values)
-        return True, selection(filled, values)
+        return True, [part for part in PARTS if switched(part, filled, values)]
     st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
-    return False, False
+    return False, []
 
 
-def selection(filled: Filled, values: Values) -> bool:
-    """Ask whether the pilot chooses who is asked, and above which floors."""
+def switched(part: str, filled: Filled, values: Values) -> bool:
+    """Ask whether a pilot does a thing that a table of its own stands for, and how."""
+    name, help = PARTS[part]
     on = st.toggle(
-        "It also chooses which clients are asked", got(filled.table, SELECTION) is not None,
-        key=f"{filled.id}-{SELECTION}", persist_state="session",
-        help="It turns the rule by which clients are chosen; a share of every cohort stays drawn "
-        f"by chance.  \n`{SELECTION}`",
+        name, got(filled.table, part) is not None, key=f"{filled.id}-{part}",
+        persist_state="session", help=f"{help}  \n`{part}`",
     )  # fmt: skip
     if on:
-        with st.expander("More about how clients are chosen"):
-            values |= grid([c for c in configuration() if c.table == SELECTION], filled, 3)
+        with st.expander("More about it"):
+            values |= grid([c for c in configuration() if c.table == part], filled, 3)
     return bool(on)
 
 
@@ -200,12 +199,12 @@ for name in ("model", "training", "clients", "measure"):
     with tabs[name]:
         section(name, filled, values)
 with tabs["pilot"]:
-    piloted, choosing = pilot(filled, values)
+    piloted, parts = pilot(filled, values)
 
 algorithm_now = values.get("algorithm.name")
 kept = dict(got(loaded.table, "algorithm", {}))
 kept = kept if kept.pop("name", "fedavg") == algorithm_now else {}
-table = written(values, settings, pilot=piloted, choosing=choosing, kept=kept)
+table = written(values, settings, pilot=piloted, parts=parts, kept=kept)
 with shown_example:
     if sample and (future := new_data.example(table, sample)):
         asked.append(future)

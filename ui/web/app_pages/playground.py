@@ -23,7 +23,7 @@ if recipe_of(opened.run) is not None:
     )
     st.stop()
 view = st.segmented_control(
-    "View", [PLAY, COPILOT], default=PLAY, key="view", bind="query-params", required=True,
+    "View", [PLAY, COPILOT], default=PLAY, key="play-view", bind="query-params", required=True,
     label_visibility="collapsed",
 )  # fmt: skip
 

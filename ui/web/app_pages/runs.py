@@ -1,5 +1,7 @@
 """Runs: what there is, what it came to, and what can be done with it."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import streamlit as st
@@ -11,6 +13,7 @@ from ui.web.overview import COLUMNS, rows
 from ui.web.shell import (
     RUN,
     acting,
+    follow,
     nothing_yet,
     page,
     plain,
@@ -20,10 +23,13 @@ from ui.web.shell import (
 )
 
 EVERY = 3.0  # seconds between looks while something goes on
+began = time.thread_time()
 
 left, right = st.columns([3, 2], vertical_alignment="bottom")
 left.title("Runs", icon=":material/table_rows:")
-with right.container(horizontal=True, horizontal_alignment="right"):
+with right.container(
+    horizontal=True, horizontal_alignment="right", vertical_alignment="center"
+):  # fmt: skip
     with st.popover("Import", icon=":material/download:"):
         source = st.text_input("Run directory on this machine", placeholder="/path/to/run")
         if st.button("Import", key="import", disabled=not source):
@@ -43,11 +49,14 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     words = [look.word for look in STATUSES.values()]
     states = st.pills("Status", words, selection_mode="multi", key="status", bind="query-params")
 
-busy = any(o.status == "running" for o in shelf().opened())
-busy = busy or any(job.alive for job in jobs(shelf().folder))
+
+def seen() -> tuple[Sequence[tuple[str, object, str]], Sequence[tuple[str, bool]]]:
+    """Tell what this page shows: runs, and what is being made; another value, another page."""
+    runs = [(o.name, o.state, o.status) for o in shelf().opened()]
+    return runs, [(job.id, job.alive) for job in jobs(shelf().folder)]
 
 
-@st.fragment(run_every=EVERY if busy else None)
+@st.fragment
 def table() -> None:
     """Show the runs that are wanted, and what can be done with the one that is selected."""
     there = shelf().opened()
@@ -104,4 +113,7 @@ def act(name: str) -> None:
                 st.rerun()
 
 
+drawn = seen()
 table()
+if any(status == "running" for *_, status in drawn[0]) or any(alive for _, alive in drawn[1]):
+    follow(seen, drawn, EVERY, began)

@@ -95,7 +95,7 @@ def make(name: str, table: dict[str, object], wanted: Order) -> None:
 
 def turn_to(view: str) -> None:
     """Show the other view."""
-    st.session_state["view"] = view
+    st.session_state["studio-view"] = view
 
 
 def free_name() -> str:
@@ -132,10 +132,10 @@ if MADE in st.session_state:  # before the widgets that show it are drawn
 left, right = st.columns([3, 2], vertical_alignment="bottom")
 left.title("Data studio", icon=ICON)
 with right.container(horizontal=True, horizontal_alignment="right"):
-    first = None if "view" in st.session_state else SETS
+    first = None if "studio-view" in st.session_state else SETS
     view = st.segmented_control(
-        "View", [SETS, DESCRIBE], default=first, required=True, key="view", bind="query-params",
-        label_visibility="collapsed",
+        "View", [SETS, DESCRIBE], default=first, required=True, key="studio-view",
+        bind="query-params", label_visibility="collapsed",
     )  # fmt: skip
 if view == DESCRIBE:
     describe()

@@ -1,17 +1,17 @@
 """Loss and accuracy over rounds, with the decisions that changed something as marks on them."""
 
 import math
-from collections.abc import Iterator
-from itertools import islice, zip_longest
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import altair as alt
 import pandas as pd
 
-from federation.runs.records import DecisionRecord
 from federation.runs.run import Run
 from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.figures import measured, noise, own_subject_of, thinned, training_loss
 from ui.web.language import METRICS, SOURCES, SUBJECTS
+from ui.web.moved import moves
 
 Picture = alt.LayerChart | alt.FacetChart
 TRAINING, TESTED = "in training", "on everybody's test"
@@ -38,23 +38,11 @@ def decision_frame(run: Run) -> pd.DataFrame:
 def marked(run: Run) -> Iterator[tuple[int, float, str, str, str]]:
     """Yield the decisions to be marked, the newest first: round, loss, by, change, why."""
     losses = training_loss(run)
-    newest_first = list(run.history.decisions.values())[::-1]
-    for decision, earlier in zip_longest(newest_first, newest_first[1:]):
-        n, now, before = decision.round, values_of(decision), values_of(earlier) if earlier else {}
-        changes = [f"{k} {before[k]:g} → {v:g}" for k, v in now.items() if before.get(k, v) != v]
+    for decision in reversed(run.history.decisions.values()):
+        n, changes = decision.round, moves(run, decision)
         if (changes or decision.source == "fallback") and n + 1 in losses:
             what = ", ".join(changes) or "no change"
             yield n + 1, losses[n + 1], SOURCES[decision.source].word, what, decision.reason
-
-
-def values_of(decision: DecisionRecord) -> dict[str, float]:
-    """Return the knobs' values that a decision applied; without a pilot, those of the work."""
-    applied = decision.details.get("applied")
-    if isinstance(applied, dict):
-        return {k: float(v) for k, v in applied.items() if isinstance(v, int | float)}
-    work = {k: decision.work.get(k) for k in ("lr", "steps")}
-    known = {k: float(v) for k, v in work.items() if isinstance(v, int | float)}
-    return known | {"cohort_size": float(len(decision.clients))}
 
 
 def loss(run: Run) -> Picture:
@@ -79,10 +67,12 @@ def loss(run: Run) -> Picture:
     plain = alt.Chart(lines).encode(x=rounds, y=height, color=kind, tooltip=tooltip)
     quiet = alt.Color("of:N", scale=kind["scale"], legend=None)  # one legend is enough
     dots = plain.encode(color=quiet)
+    alone = len(lines) and sum(lines["of"] == TRAINING) == 1  # a line of one point is not seen
+    dotted = dots if alone else dots.transform_filter(alt.datum.of == TESTED)
     layers: list[alt.Chart] = [
         band.encode(x=rounds, y=alt.Y("low:Q", title="loss, nats per token"), y2=alt.Y2("high:Q")),
         plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
-        dots.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
+        dotted.mark_point(filled=True, size=45, opacity=1),
     ]
     marks = decision_frame(run)
     if len(marks):
@@ -115,6 +105,13 @@ def decided(marks: pd.DataFrame) -> alt.Chart:
     )
 
 
+def height_of(values: Iterable[float]) -> alt.Scale:
+    """Scale a figure; one that is everywhere the same has no range to make an axis of."""
+    found = set(values)
+    flat = [min(0.0, *found), max(1.0, *found)] if len(found) == 1 else None
+    return alt.Scale(domain=flat) if flat else alt.Scale()
+
+
 def metric_frame(run: Run, metric: str) -> pd.DataFrame:
     """Return a figure on everybody's test by rounds done, with what it is compared to."""
     own = own_subject_of(run)
@@ -137,7 +134,7 @@ def metric(run: Run, name: str) -> alt.Chart:
         .mark_line(point=alt.OverlayMarkDef(size=50), strokeWidth=2)
         .encode(
             x=alt.X("round:Q", title="rounds done", axis=alt.Axis(tickMinStep=1, format="d")),
-            y=alt.Y("value:Q", title=METRICS.get(name, name)),
+            y=alt.Y("value:Q", title=METRICS.get(name, name), scale=height_of(frame["value"])),
             color=alt.Color("model:N", scale=colours(SUBJECTS, present), legend=below()),
             shape=alt.Shape("model:N", scale=shapes(SUBJECTS, present), legend=below()),
             tooltip=tips("model:N", "round:Q", value=METRICS.get(name, name)),

@@ -1,0 +1,32 @@
+"""What is drawn of clients is bounded, however long a run is and however many there are."""
+
+import json
+from unittest.mock import patch
+
+from federation.runs.run import Run
+from federation.runs.writer import RunWriter
+from tests.ui.web.conftest import words
+from tests.ui.web.recorded import config, record, write
+from ui.web import participation
+
+
+def test_lengths_of_updates_are_those_of_the_newest_whole_rounds(tmp_path):
+    run = Run.open(record(tmp_path / "one"))  # two clients report in rounds 3 and 6, else three
+    newest = participation.lengths(run, 6)
+    assert [round for round, _, _ in newest] == [5, 5, 5, 6, 6]
+    everything = participation.lengths(run)
+    assert everything[-5:] == newest and len(everything) == 16
+    assert [client for r, client, _ in everything if r == 1] == list(run.history.rounds[0].clients)
+    assert [r for r, _, _ in participation.lengths(run, 1)] == [6, 6]
+
+
+def test_a_page_of_a_long_run_of_many_clients_stays_small(open_page, runs):
+    cfg = config(200)
+    with patch("os.fsync"), RunWriter.create(runs / "long", cfg.model_dump_json()) as writer:
+        write(writer, cfg, 100, population=400, cohort=20)
+    app = open_page("clients", run="long")
+    assert [len(x.value) for x in app.dataframe] == [300]
+    assert "The 300 of 400 that took part most" in words(app)
+    assert "older ones are not drawn" in words(app)
+    sent = sum(chart.proto.ByteSize() for chart in app.get("vega_lite_chart"))
+    assert sent < 200_000, json.dumps(sent)
