@@ -3,7 +3,9 @@
 import math
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from agents import spec
 from agents.canary import Known, how_many, is_far, judged
 from agents.experiment import replay, run_experiment
 from agents.explain import explained
-from agents.proposals import Answer, Proposal
+from agents.proposals import Answer, Proposal, Source
 from agents.seen import applied, seen_again
 from federation.changes import Change
 from federation.config import Config
@@ -34,10 +36,12 @@ from tests.agents.valleys import descend
 from tests.tiny_runs import killed, operations_of
 from tests.tiny_worlds import World, tiny_world
 
-ROUNDS, FARAWAY, JUMPS = 6, 3, {3: 100.0}
+ROUNDS, FARAWAY = 6, 3
 OPEN: dict[str, Any] = {"policy": "jumping", "bounds": {"lr": [0.001, 10.0]}, "trust": 100.0}
-TRIED = OPEN | {"canary": 0.3}
-GOOD = OPEN | {"policy": "helpful", "trust": 10.0}
+TRIED: dict[str, Any] = OPEN | {"canary": 0.3}
+GOOD: dict[str, Any] = OPEN | {"policy": "helpful", "trust": 10.0}
+SHY: dict[str, Any] = TRIED | {"policy": "shy"}
+FIXED: dict[str, Any] = OPEN | {"policy": "fixed"}
 WANTED: dict[str, dict[str, Any]] = {"jumping": TRIED, "helpful": GOOD | {"canary": 0.3}}
 SPENT = {"bytes_down": 8, "bytes_up": 8, "tokens": 1, "client_steps": 3}
 
@@ -46,8 +50,8 @@ class Jumping:
     """Multiplies the learning rate in some rounds, and keeps it in the others."""
 
     name = "jumping@1"
-    jumps = JUMPS
-    source = "heuristic"
+    jumps: Mapping[int, float] = MappingProxyType({FARAWAY: 100.0})
+    source: Source = "heuristic"
 
     def decide(self, observation):
         factor = self.jumps.get(observation.round)
@@ -61,13 +65,13 @@ class Jumping:
 class Helpful(Jumping):
     """Jumps, and it does good."""
 
-    jumps = {2: 4.0}
+    jumps = MappingProxyType({2: 4.0})
 
 
 class Shy(Jumping):
     """A language model that moves a little, twice."""
 
-    jumps = {2: 1.01, 4: 1.01}
+    jumps = MappingProxyType({2: 1.01, 4: 1.01})
     source = "llm"
 
 
@@ -89,7 +93,7 @@ def played(name: str, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return descended(tmp_path_factory.mktemp("runs") / "run", **WANTED[name])
 
 
-def descended(path: Path, watch: Watch | None = None, **pilot: object) -> Run:
+def descended(path: Path, watch: Watch | None = None, **pilot: Any) -> Run:
     descend(path, ROUNDS, watch, **pilot)
     return Run.open(path)
 
@@ -124,7 +128,7 @@ def test_an_accepted_trial_is_the_round_without_one(tmp_path):
 
 def test_a_refused_trial_leaves_the_values_before_and_its_cost(tmp_path):
     found = descended(tmp_path / "a", **TRIED)
-    plain = descended(tmp_path / "b", **(OPEN | {"policy": "fixed"}))
+    plain = descended(tmp_path / "b", **FIXED)
     decision, canary = (d := found.history.decisions[FARAWAY]), d.canary
     assert canary is not None and not canary.accepted and canary.values == {"lr": 5.0}
     assert (decision.source, decision.policy) == ("fallback", "canary@1")
@@ -161,7 +165,7 @@ def test_both_are_explained(played, name):
 
 
 def test_what_was_tried_is_seen_from_the_next_round_on(tmp_path):
-    found = descended(tmp_path / "a", **(TRIED | {"smallest": 1}))
+    found = descended(tmp_path / "a", **TRIED, smallest=1)
     shown = {fact.id for fact in observed(found, FARAWAY + 1)}
     assert {f"canary_lr@{FARAWAY}", f"canary_loss@{FARAWAY}"} <= shown
     assert not [id for id in (x.id for x in observed(found, FARAWAY)) if "canary" in id]
@@ -180,7 +184,7 @@ def observed(run: Run, round: int):
 
 
 def test_a_models_first_move_is_tried_however_short(tmp_path):
-    found = descended(tmp_path / "a", **(TRIED | {"policy": "shy"})).history.decisions
+    found = descended(tmp_path / "a", **SHY).history.decisions
     assert [n for n, x in found.items() if x.canary] == [2]
     assert found[2].source == found[4].source == "llm"
 
@@ -211,18 +215,21 @@ def test_it_is_repeated_without_the_pilot_to_the_same_bits(played, tmp_path):
 @pytest.mark.slow
 def test_killed_at_any_operation_it_goes_on_to_the_same_bits(played, name, tmp_path):
     """Among them those between a trial, its decision and the training of the rest."""
-    wanted = WANTED[name]
-    total = operations_of(lambda: descend(tmp_path / "count", ROUNDS, **wanted))
+    total = operations_of(lambda: dying(tmp_path / "count", name))
     where = FARAWAY if name == "jumping" else 2
     n, hits = total * where // ROUNDS - 40, 0
     for at in range(n, n + 110, 3):
         path = tmp_path / f"{at}"
-        assert killed(lambda: descend(path, ROUNDS, **wanted), at)  # noqa: B023
+        assert killed(lambda: dying(path, name), at)  # noqa: B023
         hits += Run.open(path).history.last_round == where - 1
-        found = descended(path, **wanted)
-        assert bits_that_count(found) == bits(played) and decisions(found) == decisions(played)
-        assert problems(path) == []
+        found = descended(path, **WANTED[name])
+        assert bits_that_count(found) == bits_that_count(played)
+        assert decisions(found) == decisions(played) and problems(path) == []
     assert hits > 5
+
+
+def dying(path: Path, name: str) -> None:
+    descend(path, ROUNDS, **WANTED[name])
 
 
 def bits_that_count(run: Run) -> list[tuple]:
@@ -256,7 +263,9 @@ def test_killed_between_trial_and_rest(where, played, name, tmp_path):
     assert (round in Run.open(path).history.decisions) == (where == "before the rest")
     found = descended(path, **wanted)
     assert any(isinstance(x.record, ResumeRecord) for x in found.entries)
-    assert bits_that_count(found) == bits(played) and decisions(found) == decisions(played)
+    assert bits_that_count(found) == bits_that_count(played) and decisions(found) == decisions(
+        played
+    )
     assert problems(path) == []
 
 
@@ -317,7 +326,7 @@ def test_what_cannot_be_is_refused_in_one_line(table, words, world, tmp_path):
 def test_noise_and_trials_exclude_each_other(world, tmp_path):
     noisy = ["upload.clip=1.0", "upload.noise=1.0"]
     config = Config.from_toml(world.config, noisy).model_copy(update={"pilot": {"canary": 0.2}})
-    with pytest.raises(ConfigError, match="pilot.canary contradicts upload.noise"):
+    with pytest.raises(ConfigError, match=r"pilot\.canary contradicts upload\.noise"):
         run_experiment(config, tmp_path / "x", cache=world.folder / "cache")
 
 
