@@ -15,12 +15,19 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from agents.canary import told
 from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_undoing
 from agents.filling import Filling, of_details
 from agents.knobs import KNOBS, RECORD
 from federation.errors import ConfigError
 from federation.kindred import spoilers
-from federation.runs.records import DecisionRecord, RollbackRecord, RoundRecord, WhatIfRecord
+from federation.runs.records import (
+    Canary,
+    DecisionRecord,
+    RollbackRecord,
+    RoundRecord,
+    WhatIfRecord,
+)
 from federation.runs.run import History
 from federation.specs import lower_first
 
@@ -182,6 +189,7 @@ def claims_of(
     yield from of_clients(facts, round)
     undone = {name for name in ("lr", "steps") if undoes(facts, round, name, tests)}
     yield from of_decision(facts, round, decision, undone)
+    yield from of_canary(facts, round, decision and decision.canary)
     for name, test in tests.items():
         if name not in {UNDOES[knob] for knob in undone}:
             yield from of_test(facts, round, name, worded_change(test))
@@ -291,6 +299,13 @@ def of_decision(
             yield from of_test(facts, round, UNDOES[name], words)
         else:
             yield from of_effect(facts, round, knob.meaning, now.id)
+
+
+def of_canary(facts: Mapping[str, Fact], round: int, canary: Canary | None) -> Iterator[Claim]:
+    """Say what some clients tried before the round was decided, and what came of it."""
+    if canary is not None:
+        text, cites = told(canary, round, facts)
+        yield Claim(kind="decision" if canary.accepted else "risk", text=text, cites=cites)
 
 
 def of_choice(before: DecisionRecord | None, decision: DecisionRecord | None) -> Iterator[Claim]:

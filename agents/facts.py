@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from agents.filling import of_details
 from agents.knobs import RECORD, Bound
 from agents.selection import MOST_EXCLUDED, SelectionBounds
-from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
+from federation.runs.records import Canary, DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
 
 Unit = Literal[
@@ -227,10 +227,23 @@ def facts_of_round(
     norms = [x for x in record.update_norms.values() if math.isfinite(x)]
     if len(norms) >= smallest:
         yield fact("update_norm", fmean(norms), "norm", n, len(norms))
+    if decision is not None and decision.canary is not None:
+        yield from facts_of_canary(n, decision.canary, smallest)
     for evaluation in evaluations:
         value = evaluation.metrics.get("nll", math.nan)
         if evaluation.split == "validation" and math.isfinite(value):
             yield fact("validation_loss", value, "nats per token", n)
+
+
+def facts_of_canary(round: int, canary: Canary, smallest: int) -> Iterator[Fact]:
+    """Yield what some clients tried before a round was decided, and what came of it."""
+    clients = len(canary.clients)
+    yield fact("canary_clients", clients, "clients", round)
+    for name, value in canary.values.items():
+        yield fact(f"canary_{name}", value, UNITS[name], round)
+    for name, value in (("canary_loss", canary.loss), ("canary_limit", canary.limit)):
+        if clients >= smallest and value is not None and math.isfinite(value):
+            yield fact(name, value, "nats per token", round, clients)
 
 
 def facts_of_filling(decision: DecisionRecord, smallest: int) -> Iterator[Fact]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from pydantic import JsonValue
 
 from agents import asking
+from agents.canary import CAUTIOUS, how_many, is_far, is_first_of_model, judged, moved
 from agents.cohorts import Choices
 from agents.explain import as_text, of_record
 from agents.facts import Observation
@@ -22,7 +23,7 @@ from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, configured
 from agents.proposals import Action, Answer, Policy, Proposal
 from agents.rollback import undone
-from agents.seen import budget_before, seen, values_before
+from agents.seen import applied, budget_before, seen, values_before
 from agents.selection import Selection
 from agents.spec import PilotSpec, build_policy, completed
 from federation.cohort.planner import RulePlanner
@@ -43,6 +44,7 @@ from federation.specs import ScheduleSpec
 
 if TYPE_CHECKING:
     from federation.experiment import Setup
+    from federation.plan import Reports, RoundPlan
 
 
 CAREFUL = "rollback@1"
@@ -134,7 +136,7 @@ class PilotPlanner(RulePlanner):
         observation = self.observation(round)
         asked = self._history.asked.get(round) if self.asks(round) else None
         told = asked and self._history.answer_to(asked)
-        decided = self.decided(observation, asked, told)
+        decided = self.afforded(observation, self.decided(observation, asked, told))
         values = self.current(round) | decided.applied
         proposal = decided.answer.proposal
         why = proposal.rationale if proposal else decided.answer.failure
@@ -177,6 +179,59 @@ class PilotPlanner(RulePlanner):
         return ruled(
             asking.answered(asked, told), self._fallback, observation, f"human:{asked.policy}"
         )
+
+    def is_tried(self, round: int, source: str, values: Mapping[str, float]) -> bool:
+        """Tell whether some clients are to try values before a round is decided."""
+        if self._spec.canary is None:
+            return False
+        before = self.current(round)
+        first = source == "llm" and is_first_of_model(self._history, round)
+        far = is_far(values, before, self._spec.trust)
+        return bool(moved(values, before)) and (first or far)
+
+    def afforded(self, observation: Observation, decided: Decided) -> Decided:
+        """Refuse what would have to be tried, if the client-steps left do not last for that."""
+        before, left = observation.values, observation.budget.get("client_steps", math.inf)
+        values = before | decided.applied
+        if not self.is_tried(observation.round, decided.source, values):
+            return decided
+        clients = how_many(self._spec.canary or 0.0, int(values["cohort_size"]))
+        need = clients * values["steps"] + client_steps(before, observation.rounds_left)
+        if need <= left:
+            return decided
+        why = f"it would have to be tried first: {need:g} client-steps, and {left:g} are left"
+        refused = Ruling(verdict="rejected", violations=(why,))
+        return Decided(decided.answer, refused, {}, "fallback", CAUTIOUS)
+
+    def canary(self, decision: DecisionRecord, plan: "RoundPlan") -> tuple[str, ...]:
+        """Let the first clients of a cohort try a far move, and the first of a language model."""
+        if not self.is_tried(decision.round, decision.source, applied(decision)):
+            return ()
+        able = [client for client, n in zip(plan.clients, plan.steps_C, strict=True) if n]
+        return tuple(able[: how_many(self._spec.canary or 0.0, len(plan.clients))])
+
+    def tried(
+        self, decision: DecisionRecord, reports: "Reports", spent: Mapping[str, int]
+    ) -> DecisionRecord:
+        """Keep a decision that did no harm; else the values before hold, as if nothing was said."""
+        before = self.current(decision.round)
+        values, losses = moved(applied(decision), before), reports.loss_C.tolist()
+        came = {*reports.clients, *reports.rejected}
+        clients = [client for client in decision.clients if client in came]
+        found = judged(self._history, values, clients, losses, spent)
+        if found.accepted:
+            return decision.model_copy(update={"canary": found})
+        record = self.cohort(decision.round, before)
+        more = {"verdict": "rejected", "violations": [found.reason], "applied": before}
+        changed = {
+            "source": "fallback",
+            "policy": CAUTIOUS,
+            "reason": found.reason,
+            "canary": found,
+            "seconds": decision.seconds,
+            "details": {**decision.details, **record.details, **more},
+        }
+        return record.model_copy(update=changed)
 
     def asks(self, round: int) -> bool:
         """Tell whether a person is asked before a round."""

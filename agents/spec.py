@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
+from agents.canary import FELT
 from agents.knobs import limits
 from agents.policies.choosing import Choosing, Stopping
 from agents.policies.optimizer import CMAES, TPE
@@ -133,6 +134,14 @@ class PilotSpec(Spec):
         description="undo a round whose training loss is no number, or above so many times the"
         " best smoothed one; omitted: none is undone",
     )
+    canary: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="share of a cohort that tries a move of lr, steps or mu before the rest: one"
+        " by more than half of the trust region, by ratio, and the first of a language model;"
+        " if their training loss is worse beyond noise, the values before stay; omitted: none",
+    )
     on_failure: Literal["heuristic", "fixed"] = Field(
         default="heuristic", description="who decides when the policy fails or is refused"
     )
@@ -154,6 +163,16 @@ class PilotSpec(Spec):
             raise ConfigError(
                 "pilot.selection.exclude takes evidence about single clients, and pilot.smallest ="
                 f" {spec.smallest} keeps it back: set it to 1 if you may look, or exclude to 0"
+            )
+        if spec.canary and config.upload.noise is not None:
+            raise ConfigError(
+                "pilot.canary contradicts upload.noise: clients that train a round twice give away"
+                " what the noise hides; drop one"
+            )
+        if spec.canary and spec.bounds and not spec.bounds.keys() & set(FELT):
+            raise ConfigError(
+                f"pilot.canary tries {', '.join(FELT)}, and pilot.bounds opens none of them: open"
+                " one, or drop pilot.canary"
             )
         return spec
 

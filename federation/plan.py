@@ -26,6 +26,7 @@ class RoundPlan:
         seed: run seed, the first part of every random address.
         steps: optimizer steps of each client, aligned with ``clients``; ``work.steps`` if omitted.
         batch_sizes: examples per step of each client; ``work.batch_size`` if omitted.
+        first: clients of the cohort that share no pass with the rest: they train before it.
     """
 
     round: int
@@ -35,6 +36,7 @@ class RoundPlan:
     seed: int = 0
     steps: tuple[int, ...] | None = None
     batch_sizes: tuple[int, ...] | None = None
+    first: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked for."""
@@ -66,6 +68,7 @@ class RoundPlan:
             clients=tuple(clients),
             steps=self.steps and tuple(self.steps[i] for i in index),
             batch_sizes=self.batch_sizes and tuple(self.batch_sizes[i] for i in index),
+            first=tuple(client for client in self.first if client in clients),
         )
 
 

@@ -22,6 +22,7 @@ from federation.errors import ConfigError, FedpilotError, QuorumError, StoppedEr
 from federation.plan import Reports, RoundPlan
 from federation.runs.interrupts import uninterrupted
 from federation.runs.records import (
+    Canary,
     DecisionRecord,
     EndRecord,
     EvaluationRecord,
@@ -39,6 +40,8 @@ from federation.undoing import undo
 BEGINNINGS = {"model": "the base model", "start": "the adapter that adapter.start names"}
 """What is read again when a run goes on, and must be what it was; and what it is called."""
 NOTHING: Mapping[str, str] = MappingProxyType({})
+SPENT = ("bytes_down", "bytes_up", "tokens", "client_steps")
+"""What training costs, of the figures of a round."""
 LIBRARIES = ("torch", "transformers", "numpy", "tokenizers")  # whose versions decide the bits
 
 
@@ -88,6 +91,7 @@ class Session:
     watch: Watch = field(default_factory=Watch)
     rebuilt: Callable[[Mapping[str, float]], Algorithm] | None = None
     steering: Steering = field(init=False)
+    _tried: Reports | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         """Listen to commands."""
@@ -171,12 +175,13 @@ class Session:
         # Evaluations and notes come before the round's record: at it all of them count.
         for evaluation in self.judge(self.state, round):
             self.append(evaluation)
+        found: dict[str, Any] = figures(reports, plan) if reports else {"clients": ()}
+        found["bytes_down"] = nbytes(sent) * len(decision.clients)
         record = RoundRecord(
             round=round,
             missing=missing,
-            bytes_down=nbytes(sent) * len(decision.clients),
             seconds=seconds,
-            **(figures(reports, plan) if reports else {"clients": ()}),
+            **with_refused(found, decision.canary),
             **saved._asdict(),
         )
         for note in self.planner.notes(record, decision):
@@ -192,7 +197,7 @@ class Session:
         """
         before, failure = self.state, None
         algorithm.check(plan.work)
-        reports = self.engine.train(algorithm.sent(before), plan)
+        reports = self.reports(algorithm.sent(before), plan)
         try:
             self.state = advance(algorithm, before, reports, plan)
         except QuorumError as error:
@@ -208,6 +213,38 @@ class Session:
             raise failure
         return reports
 
+    def reports(self, sent: Tree, plan: RoundPlan) -> Reports:
+        """Let clients train; those that tried what was decided have done so already."""
+        tried, self._tried = self._tried, None
+        if tried is None:
+            return self.engine.train(sent, plan)
+        parts, rest = [tried], [c for c in plan.clients if c not in tried.clients]
+        if rest:
+            parts.append(self.engine.train(sent, plan.only(rest)))
+        return Reports.concat(parts).only(plan.clients)
+
+    def tried(self, decision: DecisionRecord) -> DecisionRecord:
+        """Let some clients train first where the planner wants it, and return what it makes of it.
+
+        What they keep stays on disk if the decision holds, and is deleted if it does not.  Nothing
+        counts before the decision is written down.
+        """
+        plan, _ = self.planner.plan(decision)
+        clients = self.planner.canary(decision, plan)
+        if not clients:
+            return decision
+        algorithm, plan = self.algorithm_of(decision), plan.only(clients)
+        algorithm.check(plan.work)
+        sent = algorithm.sent(self.state)
+        reports = self.engine.train(sent, plan)
+        spent = figures(reports, plan) | {"bytes_down": nbytes(sent) * len(clients)}
+        found = self.planner.tried(decision, reports, {name: spent[name] for name in SPENT})
+        if found.canary and found.canary.accepted:
+            self._tried = reports
+        else:
+            self.writer.memory.discard()
+        return found
+
     def decide(self, round: int) -> DecisionRecord:
         """Ask a person where one is to be asked, and write down what is decided.
 
@@ -219,7 +256,7 @@ class Session:
             if self.writer.history.asking is None:
                 self.append(asked)
             self.steering.answer_to(asked)
-        decision = self.planner.decide(round)
+        decision = self.tried(self.planner.decide(round))
         self.append(decision)
         return decision
 
@@ -252,6 +289,13 @@ def figures(reports: Reports, plan: RoundPlan) -> dict[str, Any]:
         "tokens": int(reports.tokens_C.sum()),
         "client_steps": sum(plan.only(clients).steps_C),
     }
+
+
+def with_refused(found: Mapping[str, Any], canary: Canary | None) -> dict[str, Any]:
+    """Add to the figures of a round what a trial has cost that was refused."""
+    if canary is None or canary.accepted:
+        return dict(found)
+    return {**found, **{name: found.get(name, 0) + getattr(canary, name) for name in SPENT}}
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from federation.cohort.selection import CohortSpec, select
 from federation.cohort.standing import Standing
 from federation.config import Config
 from federation.errors import ConfigError
-from federation.plan import RoundPlan
+from federation.plan import Reports, RoundPlan
 from federation.runs.inbox import Answer
 from federation.runs.records import (
     AskedRecord,
@@ -40,6 +40,25 @@ class Planner(Protocol):
 
     def plan(self, decision: DecisionRecord) -> tuple[RoundPlan, dict[str, str]]:
         """Return the plan of those that will report, and why each of the others will not."""
+        ...
+
+    def canary(self, decision: DecisionRecord, plan: RoundPlan) -> tuple[str, ...]:
+        """Say which clients of a plan are to try a decision before it is written down, if any."""
+        ...
+
+    def tried(
+        self, decision: DecisionRecord, reports: Reports, spent: Mapping[str, int]
+    ) -> DecisionRecord:
+        """Return the decision after some clients have tried it: the same, or what holds instead.
+
+        Args:
+            decision: what was tried.
+            reports: of those that tried it; whoever diverged is among the rejected.
+            spent: bytes_down, bytes_up, tokens and client_steps of the trial.
+
+        Returns:
+            A decision with its ``canary``.
+        """
         ...
 
     def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterable[Record]:
@@ -160,9 +179,21 @@ class RulePlanner:
             seed=config.seed,
             steps=tuple(int(n) for n in steps),
             batch_sizes=decision.batch_sizes,
+            # Kept apart, so that whoever plays the round again comes to the same bits.
+            first=tried.clients if (tried := decision.canary) and tried.accepted else (),
         )
         missing = {self._clients[i]: reason for i, reason in lost.items()}
         return plan.only([c for c in decision.clients if c not in missing]), missing
+
+    def canary(self, decision: DecisionRecord, plan: RoundPlan) -> tuple[str, ...]:
+        """Let nobody try: what rules decide is done."""
+        return ()
+
+    def tried(
+        self, decision: DecisionRecord, reports: Reports, spent: Mapping[str, int]
+    ) -> DecisionRecord:
+        """Leave the decision as it is."""
+        return decision
 
     def notes(self, record: RoundRecord, decision: DecisionRecord) -> Iterable[Record]:
         """Say nothing: the figures speak."""

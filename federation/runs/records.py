@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 5
+SCHEMA = 6
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -34,6 +34,32 @@ class StartRecord(BaseModel):
     versions: dict[str, str] = Field(description="library -> version")
     config_sha256: str = Field(pattern=_SHA256, description="of config.json")
     machine: dict[str, str] = Field(default={}, description="facts of the machine that decide bits")
+
+
+class Canary(BaseModel):
+    """Some clients of a round trained first with what was proposed, and how that was judged.
+
+    What it cost is part of the round's own figures if it was accepted, and comes on top of them if
+    it was refused.
+    """
+
+    model_config = _RECORD
+
+    clients: tuple[str, ...] = Field(description="who trained first, in the order of the cohort")
+    values: dict[str, float] = Field(description="knob -> value that was tried, of those that move")
+    loss: float = Field(description="their mean training loss, nats per token")
+    before: float | None = Field(
+        description="the mean of what they, or the last cohort, had before; none: nobody trained"
+    )
+    limit: float | None = Field(
+        description="the most that was allowed, beyond noise; none: only to be a number"
+    )
+    accepted: bool = Field(description="whether the rest was trained with it")
+    reason: str = Field(default="", description="why it was refused")
+    bytes_down: int = Field(default=0, ge=0, description="server to these clients")
+    bytes_up: int = Field(default=0, ge=0, description="these clients to server")
+    tokens: int = Field(default=0, ge=0, description="supervised tokens they trained on")
+    client_steps: int = Field(default=0, ge=0, description="their optimizer steps")
 
 
 class DecisionRecord(BaseModel):
@@ -57,6 +83,9 @@ class DecisionRecord(BaseModel):
         default={}, description="settings of the algorithm that are otherwise than configured"
     )
     last: bool = Field(default=False, description="whether the run ends after this round")
+    canary: Canary | None = Field(
+        default=None, description="who tried what was proposed before it was decided"
+    )
     reason: str = ""
     details: dict[str, JsonValue] = Field(
         default={}, description="proposal, guard's verdict, cost, ..."

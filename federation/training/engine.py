@@ -68,10 +68,12 @@ class LocalEngine:
         # Most steps first, so that the clients still at work are always the first rows of a stack.
         order = sorted(plan.clients, key=lambda client: (-steps[client], client))
         parts = []
-        for start in range(0, len(order), self.chunk):
-            part = plan.only(order[start : start + self.chunk])
-            parts.append(self._train_stack(sent, part))
-            self.done(len(part.clients))
+        for is_first in (True, False):
+            group = [client for client in order if (client in plan.first) == is_first]
+            for start in range(0, len(group), self.chunk):
+                part = plan.only(group[start : start + self.chunk])
+                parts.append(self._train_stack(sent, part))
+                self.done(len(part.clients))
         return Reports.concat(parts).only(plan.clients)
 
     def _train_stack(self, sent: Tree, plan: RoundPlan) -> Reports:
