@@ -27,7 +27,7 @@ from federation.pretraining.recipe import recipe_of, texts_of
 from federation.runs.folder import ADAPTER, BASELINES
 from federation.runs.history import History
 from federation.runs.keys import NOISE_KEY, draw_key, read_key
-from federation.runs.peft_files import load_adapter, save_adapter
+from federation.runs.peft_files import save_adapter
 from federation.runs.records import EvaluationRecord, Record, RoundRecord, WarningRecord
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter, refuse_used
@@ -39,11 +39,12 @@ from federation.training.build import (
     UNKEYED,
     build_algorithm,
     build_trainable,
+    first_params,
     rehearsed,
     with_settings,
 )
 from federation.training.engine import LocalEngine, measure_chunk
-from federation.training.local import Task, Trainable
+from federation.training.local import Task
 from federation.training.lora import LoRA
 from federation.tree import Tree, nbytes
 
@@ -136,13 +137,6 @@ def beginnings(setup: Setup) -> dict[str, str]:
     if isinstance(setup.config.adapter, LoRASpec) and setup.config.adapter.start is not None:
         facts["start"] = hash_of(setup.params)
     return facts
-
-
-def first_params(trainable: Trainable, seed: int, base_dir: Path) -> Tensor:
-    """Return the parameters ``(P,)`` that training starts from: drawn, or those of an adapter."""
-    if isinstance(trainable, LoRA) and trainable.spec.start is not None:
-        return load_adapter(base_dir / Path(trainable.spec.start).expanduser(), trainable)
-    return trainable.initial(seed)
 
 
 def run_experiment(

@@ -202,7 +202,7 @@ def _caption(report: HeterogeneityReport) -> str:
     overall = effective_number(report.population)
     return (
         f"{spread(report)}\n"
-        f"values: effective number of different {report.kind}s, 2^entropy; {overall:.1f} overall\n"
+        f"values: effective number of values of {report.kind}, 2^entropy; {overall:.1f} overall\n"
         "apart: Jensen-Shannon divergence of a client's mix to everybody's, 0 (alike) to 1 bit;"
         f" {report.mean_divergence:.3f} in the mean"
     )

@@ -51,7 +51,9 @@ def keeps_all(base: Base) -> bool:
 
     named = "position_ids" in inspect.signature(base.model.base_model.forward).parameters
     layers = DynamicCache(config=base.model.config).layers
-    return named and bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    whole = bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+    # GPT-Neo keeps everything and looks through a window, which padding would take places of.
+    return named and whole and "local" not in getattr(base.model.config, "attention_layers", ())
 
 
 def read_once(base: Base, heads: Tokens, places_CB: np.ndarray, K: int, T: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Where names and tables of a configuration become values, once."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from federation.algorithms.algorithm import Algorithm
 from federation.config import AlgorithmSpec, Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
+from federation.runs.peft_files import load_adapter
 from federation.specs import LocalWork, LoRASpec
 from federation.training.base import Base
 from federation.training.full import FullParameters
@@ -96,3 +98,10 @@ def build_trainable(config: Config, base: Base) -> Trainable:
     if isinstance(config.adapter, LoRASpec):
         return LoRA(base, config.adapter)
     return FullParameters(base)
+
+
+def first_params(trainable: Trainable, seed: int, base_dir: Path) -> Tensor:
+    """Return the parameters ``(P,)`` that training starts from: drawn, or those of an adapter."""
+    if isinstance(trainable, LoRA) and trainable.spec.start is not None:
+        return load_adapter(base_dir / Path(trainable.spec.start).expanduser(), trainable)
+    return trainable.initial(seed)

@@ -17,6 +17,8 @@ from transformers import (
     AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -391,15 +393,23 @@ def test_choices_are_sequences_as_in_training(asked, corpus):
     assert choices.tokens.lengths.max() <= 80
 
 
-@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral"])
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "mistral", "neo"])
 def test_prompts_read_once_change_nothing(kind, plain, corpus):
     """Answers behind one reading of their prompt are as likely as behind one of their own."""
     size = {"vocab_size": 258, "n_positions": 256, "n_embd": 32, "n_layer": 2, "n_head": 4}
     window = {**plain.config.to_dict(), "sliding_window": 8}
+    local = {
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["local"], 2]],
+    }
+    neo = GPTNeoConfig(vocab_size=258, max_position_embeddings=256, window_size=8, **local)
     model = {
         "llama": lambda: copy.deepcopy(plain),
         "gpt2": lambda: GPT2LMHeadModel(GPT2Config(**size)).eval().double(),
         "mistral": lambda: MistralForCausalLM(MistralConfig.from_dict(window)).eval().double(),
+        "neo": lambda: GPTNeoForCausalLM(neo).eval().double(),
     }[kind]()
     base = prepare(kind, model, byte_tokenizer(), fast=False)
     form = sequence_format(byte_tokenizer(), TEMPLATES, 80, "\n")
@@ -410,7 +420,7 @@ def test_prompts_read_once_change_nothing(kind, plain, corpus):
     rows = choices.sequences(np.array([7, 20]))
     tokens.prompt_len[rows[rows >= 0]] = 1  # nothing is shared
     choices = replace(choices, tokens=tokens)
-    assert prefixes.keeps_all(base) == (kind != "mistral")
+    assert prefixes.keeps_all(base) == (kind in ("llama", "gpt2"))
     places_CB = np.array([[7, 5, 0, 20]])
     with torch.no_grad():
         nats_BK = prefixes.choosing(base, choices)(places_CB)[0]

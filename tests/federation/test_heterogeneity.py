@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -144,6 +145,13 @@ def test_table_shows_the_largest_clients():
     assert (
         "big" in text and "small" not in text and "the 1 largest" in text and "a 50%, b 50%" in text
     )
+
+
+def test_the_caption_names_the_labels_as_they_are_called():
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(replace(small_report(), kind="category").table())
+    text = console.export_text()
+    assert "number of values of category, 2^entropy" in text and "categorys" not in text
 
 
 # --- the picture ---------------------------------------------------------------------------------
