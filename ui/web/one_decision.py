@@ -12,6 +12,7 @@ from ui.web import actions, decided
 from ui.web.charts.curves import values_of
 from ui.web.decided import Row
 from ui.web.jobs import Job
+from ui.web.places import harmless
 from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
@@ -256,7 +257,7 @@ def next_steps(opened: Opened, row: Row) -> None:
                 disabled=not played,
                 help="a new run that has this one's rounds up to here and goes on by itself",
             ):
-                new, rounds = f"{opened.name}-fork{row.round}", opened.run.rounds_planned
+                new, rounds = harmless(f"{opened.name}-fork{row.round}"), opened.run.rounds_planned
                 acting(
                     lambda: actions.fork(runs, opened.name, row.round, new, rounds),
                     "the fork has begun",

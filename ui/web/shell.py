@@ -221,10 +221,18 @@ def follow(seen: Callable[[], object], drawn: object, every: float, began: float
         FOLLOWING[mine] = time.monotonic() + 2 * wait
         if fresh:
             fresh.clear()  # it was drawn a moment ago
-        elif seen() != drawn:
+        elif differs(seen, drawn):
             st.rerun()
 
     look()
+
+
+def differs(seen: Callable[[], object], drawn: object) -> bool:
+    """Tell whether something is not as it was drawn; what is gone is not."""
+    try:
+        return seen() != drawn
+    except FedpilotError:
+        return True
 
 
 def pause(cost: float, tabs: int, every: float) -> float:

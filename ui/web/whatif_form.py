@@ -25,10 +25,10 @@ def show(names: Sequence[str]) -> None:
     Args:
         names: of the runs there are.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        opened = shelf().open(run_box(names, 420))
-        naming = pick_names(opened.run)
     with problems():
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            opened = shelf().open(run_box(names, 420))
+            naming = pick_names(opened.run)
         build(opened, naming)
 
 
