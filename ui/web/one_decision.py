@@ -13,7 +13,7 @@ from ui.web.charts.curves import values_of
 from ui.web.decided import Row
 from ui.web.jobs import Job
 from ui.web.places import harmless
-from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
+from ui.web.shell import RUN, acting, called, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
 RECENT = 6  # rounds whose facts are shown
@@ -158,10 +158,10 @@ def what_was_said(run: Run, n: int) -> None:
     if filling := of_details(decision.details):
         st.markdown(f"**Made up before the first round**: {plain(filling.words)}")
     told = decided.told(decision)
-    st.caption(" · ".join(f"{k} {plain(short(v))}" for k, v in told.items()))
+    st.caption(" · ".join(plain(f"{k} {short(v)}") for k, v in told.items()))
     if raw := decided.raw_of(decision):
         with st.expander("The answer as it came", icon=":material/data_object:"):
-            st.code(raw, language=None, wrap_lines=True)
+            st.code(called().text(raw), language=None, wrap_lines=True)
 
 
 def chips(evidence: list[str]) -> None:
@@ -176,7 +176,7 @@ def chips(evidence: list[str]) -> None:
         ids,
         key="fact",
         bind="query-params",
-        format_func=lambda id: id if id in evidence else f"{id}, from a link",
+        format_func=lambda id: plain(id if id in evidence else f"{id}, from a link"),
         help="a chip marks its round on the loss; its rounds count from 0",
     )
 
@@ -208,7 +208,7 @@ def what_was_allowed(run: Run, n: int, row: Row) -> None:
         st.markdown(f"{source_badge('human')} {by}: {answer}")
     with st.container(horizontal=True):
         for name, value in values_of(decision).items():
-            st.metric(name.replace("_", " "), f"{value:.4g}")
+            st.metric(plain(name.replace("_", " ")), f"{value:.4g}")
     came_out = (
         "not played yet" if row.loss is None else f"training loss {row.loss:.3f} nats per token"
     )

@@ -108,7 +108,9 @@ def heading(opened: Opened, job: Job | None) -> None:
     for command in inbox.waiting(run.path, known) if opened.status == "running" else ():
         st.caption(f":material/schedule: {DONE[command.command]} before the next round")
     for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
-        st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
+        st.caption(
+            f":material/block: {plain(refused.command)} was refused: {plain(refused.reason)}"
+        )
     if status == "waiting" and run.asking is not None:
         st.warning("A decision waits for you.", icon=":material/person_alert:")
         link = {RUN: opened.name, "round": str(run.asking.round + 1)}

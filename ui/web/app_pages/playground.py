@@ -8,7 +8,7 @@ from agents.copilot import records
 from federation.pretraining.recipe import pretrains
 from ui.web import answering, chat_view, chats, mail, playing
 from ui.web.language import SUBJECTS
-from ui.web.shell import acting, pick_run, plain, problems, shelf
+from ui.web.shell import acting, called, pick_run, plain, problems, shelf
 from ui.web.store import Opened
 
 PLAY, COPILOT = "Models", "Copilot"  # as the URL has them
@@ -53,7 +53,9 @@ def play(opened: Opened) -> None:
             )  # fmt: skip
         client = ""
         if there.clients:
-            client = right.selectbox("The client alone", there.clients, key="client") or ""
+            client = right.selectbox(
+                "The client alone", there.clients, key="client", format_func=called().client
+            ) or ""  # fmt: skip
         with st.expander("Limits, and a server that answers", icon=":material/tune:"):
             one, two = st.columns([1, 2])
             tokens = one.number_input("Longest answer, tokens", 1, 256, 48, key="tokens")
@@ -147,12 +149,12 @@ def answers(folder: Path, name: str, id: str, wanted: str) -> None:
 def one_answer(part: dict[str, object]) -> None:
     """Show what one model said."""
     look = SUBJECTS[str(part["subject"])]
-    word = str(part["client"]) if part.get("client") else look.word
+    word = called().client(str(part["client"])) if part.get("client") else look.word
     st.badge(plain(word), icon=look.icon, color=look.badge, help=look.word)
     if part.get("failure"):
         st.error(plain(str(part["failure"])), icon=":material/error:")
         return
-    st.code(str(part.get("text", "")) or " ", language=None, wrap_lines=True)
+    st.code(called().text(str(part.get("text", ""))) or " ", language=None, wrap_lines=True)
     words = []
     if isinstance(of := part.get("of"), int):
         words.append(f"round {of + 1}, {str(part.get('sha256', ''))[:8]}")

@@ -12,6 +12,7 @@ from federation.runs.run import Run
 from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.figures import measured, noise, own_subject_of, thinned, training_loss
 from ui.web.language import METRICS, SOURCES, SUBJECTS
+from ui.web.naming import NAMES, Naming
 
 Picture = alt.LayerChart | alt.FacetChart
 TRAINING, TESTED = "in training", "on everybody's test"
@@ -29,9 +30,9 @@ def loss_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["round", "loss", "low", "high"])
 
 
-def decision_frame(run: Run) -> pd.DataFrame:
+def decision_frame(run: Run, naming: Naming = NAMES) -> pd.DataFrame:
     """Return the decisions that changed a knob, or failed: where to mark them and what they did."""
-    rows = list(islice(marked(run), MARKED))
+    rows = [(*row, naming.text(why)) for *row, why in islice(marked(run), MARKED)]
     return pd.DataFrame(rows[::-1], columns=["round", "loss", "by", "change", "why"])
 
 
@@ -57,8 +58,13 @@ def values_of(decision: DecisionRecord) -> dict[str, float]:
     return known | {"cohort_size": float(len(decision.clients))}
 
 
-def loss(run: Run) -> Picture:
-    """Draw the training loss with its noise, the tested loss, and what was decided."""
+def loss(run: Run, naming: Naming = NAMES) -> Picture:
+    """Draw the training loss with its noise, the tested loss, and what was decided.
+
+    Args:
+        run: whose.
+        naming: what clients are called in the reasons of decisions.
+    """
     frame = loss_frame(run)
     rounds = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
     height = alt.Y("value:Q", title="loss, nats per token", scale=alt.Scale(zero=False))
@@ -84,7 +90,7 @@ def loss(run: Run) -> Picture:
         plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
         dots.mark_point(filled=True, size=45, opacity=1).transform_filter(alt.datum.of == TESTED),
     ]
-    marks = decision_frame(run)
+    marks = decision_frame(run, naming)
     if len(marks):
         layers.append(decided(marks))
     both = alt.layer(*layers).resolve_scale(shape="independent", color="independent")
