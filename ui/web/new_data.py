@@ -17,7 +17,7 @@ from ui.web.forms import Table, got, of_use
 from ui.web.jobs import Job
 from ui.web.naming import shared
 from ui.web.new_state import MOMENT, ask
-from ui.web.samples import OF_CLIENTS, OF_DATA, Sample, look, part, shown, stamp
+from ui.web.samples import MOST_FIELDS, OF_CLIENTS, OF_DATA, Sample, look, part, shown, stamp
 from ui.web.shell import plain, problems, shelf
 from ui.web.widgets import Filled, Values, draw, grid
 
@@ -102,8 +102,10 @@ def learnt(filled: Filled, found: Sample | None, built_in: bool) -> Values:
         required=True, key=filled.key(CONTROLS["data.text"], ".kind"), persist_state="session",
     )  # fmt: skip
     if found:
-        names = " ".join(plain(f"{{{name}}}") for name in found.fields)
-        st.caption(f"Fields of a row, to be named in braces: {names}")
+        names = " ".join(plain(f"{{{name}}}") for name in found.fields[:MOST_FIELDS])
+        more = len(found.fields) - MOST_FIELDS
+        others = f" and {more:,} more" if more > 0 else ""
+        st.caption(f"Fields of a row, to be named in braces: {names}{others}")
     if built_in and kind == "answer":
         st.caption("Left empty, the built-in data's own templates are used.")
     if kind == "text":

@@ -19,6 +19,7 @@ from ui.web.language import SOURCES, Look
 from ui.web.naming import NAMES, Naming, shared
 from ui.web.server import RUNS
 from ui.web.store import Opened, Shelf
+from ui.web.written import sendable
 
 PAGES = Path(__file__).parent / "app_pages"
 JOINER = "\u2060"
@@ -103,7 +104,7 @@ def plain(text: str) -> str:
 
     On a shared server it names no client of the run that the page is about.
     """
-    text = called().text(text)
+    text = called().text(sendable(text))
     # Addresses are made into links after escapes are undone; a joiner of no width keeps them apart.
     for sign in ("://", "www.", "@"):
         text = text.replace(sign, f"{sign[0]}{JOINER}{sign[1:]}")

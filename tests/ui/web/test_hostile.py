@@ -267,3 +267,32 @@ def test_many_threads_write_one_file_without_harm(tmp_path: Path) -> None:
             done.result()
     assert len(tags(tmp_path)) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["tags.json"]
+
+
+ROWS = {
+    "half.jsonl": b'{"text":"\\ud800","\\ud800":["\\udfff"],"a\\n\\n![x](http://e.example/x)":1}\n',
+    "wide.csv": b",".join(b"c%d" % n for n in range(5000)) + b"\n" + b",".join([b"1"] * 5000),
+    "binary.csv": bytes(range(256)) * 50,
+    "archive.parquet": b"PK\x03\x04" + bytes(5000),
+    "latin.txt": b"caf\xe9\n",
+    "deep.jsonl": b"[" * 100_000,
+    "long.txt": b"x" * 3_000_000,
+    "null.csv": b"a\0b,c\n1,2\n",
+    "empty.parquet": b"",
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_whatever_is_uploaded_is_rows_or_a_line(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    instead(monkeypatch)
+    path = places.keep_upload(runs, f"../../{name}", ROWS[name])
+    assert path.parent == (runs / places.UPLOADS).absolute()
+    app = open_page("new")
+    box = next(x for x in app.text_input if str(x.key).endswith("data.source"))
+    box.input(str(path)).run()
+    assert not app.exception, app.exception
+    assert len(app.dataframe) + len(app.error) >= 1
+    assert "![" not in "".join(x.value for x in app.caption)
+    assert max(len(x.value) for x in app.caption) < 3000
