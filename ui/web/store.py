@@ -105,12 +105,12 @@ class Shelf:
         return opened
 
     def opened(self) -> list[Opened]:
-        """Return all runs, the newest first; one that vanishes meanwhile is left out."""
+        """Return all runs, the newest first; one that vanishes or cannot be read is left out."""
         found = []
         for name in self.names():
             try:
                 found.append(self.open(name))
-            except ConfigError:
+            except FedpilotError:
                 continue
         return found
 

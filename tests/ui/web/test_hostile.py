@@ -296,3 +296,36 @@ def test_whatever_is_uploaded_is_rows_or_a_line(
     assert len(app.dataframe) + len(app.error) >= 1
     assert "![" not in "".join(x.value for x in app.caption)
     assert max(len(x.value) for x in app.caption) < 3000
+
+
+def test_foreign_things_among_the_runs_spoil_no_page(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(runs / "one")
+    (runs / "notes.txt").write_text("x")
+    (runs / "loop").symlink_to(runs / "loop")
+    for name, inside in (("a", "journal.jsonl"), ("b", "lock")):
+        (runs / name / inside).mkdir(parents=True)
+        (runs / name / "config.json").write_text("{}")
+    record(runs / "locked")
+    real = Run.open
+
+    def opened(path: str | Path) -> Run:
+        if Path(path).name == "locked":
+            raise StorageError("permission denied")
+        return real(path)
+
+    monkeypatch.setattr(Run, "open", opened)
+    monkeypatch.setattr(Run, "readable", opened)
+    assert Shelf(runs).names()[0] in ("one", "locked")
+    assert list(open_page("runs").dataframe[0].value["run"]) == ["one"]
+
+
+def test_runs_that_have_no_figure_yet_are_compared_all_the_same(
+    open_page: Open, runs: Path
+) -> None:
+    for name, lr in (("one", 0.1), ("two", 0.2)):
+        cfg = config(2, work={"lr": lr})
+        with RunWriter.create(runs / name, cfg.model_dump_json()):
+            pass
+    assert "From settings to figures" in words(open_page("compare", runs="one,two"))
