@@ -106,13 +106,18 @@ def kept(recipe: Recipe, texts: Path) -> str:
     return json.dumps(recipe.model_dump(mode="json") | {TEXTS: str(texts.absolute())}, indent=2)
 
 
+def pretrains(run: Run) -> bool:
+    """Tell whether a run is of pre-training, even by a recipe that a newer version wrote."""
+    return "epochs" in run.config
+
+
 def recipe_of(run: Run) -> Recipe | None:
     """Return the recipe of a run; None if it is no pre-training run.
 
     Raises:
         ConfigError: if a recipe is kept that this version does not understand.
     """
-    if "epochs" not in run.config:
+    if not pretrains(run):
         return None
     table = {key: value for key, value in run.config.items() if key != TEXTS}
     return Recipe.from_table(table, f"{run.path}/{CONFIG}")

@@ -49,7 +49,7 @@ def read_config(path: Path) -> dict[str, JsonValue]:
 def is_run(path: Path) -> bool:
     """Tell whether a folder holds a run; a writer locks it before it writes anything else."""
     written = (path / CONFIG).is_file()
-    return written and any((path / name).exists() for name in (JOURNAL, storage.LOCK))
+    return written and any((path / name).is_file() for name in (JOURNAL, storage.LOCK))
 
 
 def check_config(path: Path, sha256: str | None) -> None:

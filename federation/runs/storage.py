@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -94,8 +95,8 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def temporary_name(path: Path) -> Path:
-    """Name the temporary file that becomes ``path``: hidden, in the same directory."""
-    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Name the temporary file that becomes ``path``: hidden, in the same directory, a thread's."""
+    return path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
 
 
 def is_temporary(name: str) -> bool:

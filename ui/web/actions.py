@@ -7,6 +7,7 @@ from federation.runs.inbox import parse, post
 from federation.runs.run import Run
 from ui.web import jobs
 from ui.web.jobs import Job
+from ui.web.places import checked_name, harmless
 
 
 def free_name(runs: Path, name: str) -> str:
@@ -35,7 +36,7 @@ def start_demo(runs: Path, name: str) -> Job:
 def resume(runs: Path, run: Run) -> Job:
     """Go on with a run that has ended; asked for twice at the same state, once."""
     name = run.path.name
-    once = f"resume {name} {len(run.entries)}"
+    once = f"resume {name} {len(run.entries)} {run.entries[-1].time if run.entries else ''}"
     args = ["resume", str(runs / name)]
     return jobs.start(runs, f"going on with {name}", args, name, once)
 
@@ -49,11 +50,31 @@ def fork(runs: Path, name: str, round: int, new: str, rounds: int) -> Job:
         round: from 1.
         new: name of the new run, made free if it is taken.
         rounds: that the new run is to have in all; one more than ROUND at least.
+
+    Raises:
+        ConfigError: if no run can have that name.
+        StorageError: if the jobs cannot be written.
     """
-    new = free_name(runs, new)
-    args = ["fork", str(runs / name), "--round", str(round), "--out", str(runs / new)]
     more = max(1, rounds - round)  # the command counts those that follow
-    return jobs.start(runs, f"{new}, from {name}", [*args, "--rounds", str(more)], new)
+    said = ("fork", str(runs / name), "--round", str(round), "--rounds", str(more), "--out")
+    return made_once(runs, "{}, from " + name, said, checked_name(new))
+
+
+def made_once(runs: Path, title: str, args: tuple[str, ...], new: str) -> Job:
+    """Start what makes a run of another; the same that goes on already is not begun again.
+
+    Args:
+        runs: folder of the runs.
+        title: of the job, with a place for the name of the new run.
+        args: what follows ``fedpilot``, but for the directory of the new run.
+        new: its name, made free if it is taken.
+    """
+    wanted = (*args, str(runs / new))
+    for job in jobs.jobs(runs, new):
+        if job.alive and job.args == wanted:
+            return job
+    free = free_name(runs, new)
+    return jobs.start(runs, title.replace("{}", free), (*args, str(runs / free)), free)
 
 
 def steer(run: Run, command: str, **arguments: object) -> str:
@@ -75,9 +96,9 @@ def steer(run: Run, command: str, **arguments: object) -> str:
 
 def replay(runs: Path, name: str) -> Job:
     """Repeat a finished run from its journal, asking nobody, into a new run beside it."""
-    again = free_name(runs, f"{name}-replay")
-    args = ["replay", str(runs / name), str(runs / again)]
-    return jobs.start(runs, f"repeating {name} without asking anybody", args, again)
+    title = f"repeating {name} without asking anybody"
+    new = harmless(f"{name}-replay")
+    return made_once(runs, title, ("replay", str(runs / name)), new)
 
 
 def made_of(runs: Path, name: str) -> list[Job]:

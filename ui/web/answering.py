@@ -49,9 +49,15 @@ class Question(BaseModel):
     address: str = Field(default="", max_length=400, description="of an endpoint; empty: in here")
 
 
-def folder_of(runs: Path, name: str) -> Path:
-    """Return where questions to a run's models lie."""
-    return runs / FOLDER / name
+def folder_of(runs: Path, name: str, sha256: str) -> Path:
+    """Return where questions to a run's models lie: another run of its name has another place.
+
+    Args:
+        runs: folder of the runs.
+        name: of the run.
+        sha256: of its configuration.
+    """
+    return runs / FOLDER / mail.key(name, sha256)
 
 
 class Worker:

@@ -12,7 +12,7 @@ from agents.facts import Fact
 from ui.web import chats, mail
 from ui.web.answer_forms import draw, fields_of, filled
 from ui.web.chats import Step, Talk, Turn
-from ui.web.shell import RUN, acting, page, plain, problems, shelf
+from ui.web.shell import RUN, acting, called, page, plain, problems, shelf
 
 Letter = dict[str, object]
 CHIPS = 8  # facts that are shown as chips
@@ -125,7 +125,7 @@ def step(run: str, part: Step, *, opened: bool) -> None:
     label = f"{plain(call.name)} {plain(args)}{word}"
     with st.status(label, type="step", state="complete" if done else "error", expanded=opened):
         if result.shown and not (done and result.facts and not words_beside(result.shown)):
-            st.code(result.shown, language=None, wrap_lines=True)
+            st.code(called().text(result.shown), language=None, wrap_lines=True)
         if result.note:
             st.caption(plain(result.note))
         chips(run, result.facts)
@@ -141,7 +141,7 @@ def answer(run: str, talk: Talk, turn: Turn) -> None:
     assert turn.answer is not None
     marked = chats.marked(turn.answer)
     if talk.model == chats.RULES and "\n" in turn.answer.text:
-        st.code(turn.answer.text, language=None)  # laid out in columns
+        st.code(called().text(turn.answer.text), language=None)  # laid out in columns
     elif len(marked) == 1 and not marked[0][1]:
         st.markdown("  \n".join(plain(line) for line in turn.answer.text.splitlines()))
     else:
@@ -164,10 +164,11 @@ def chips(run: str, facts: Iterable[Fact]) -> None:
         for fact in there[-CHIPS:]:
             round = (fact.round or 0) + 1
             query = {RUN: run, "round": str(round), "fact": fact.id}
+            meaning = plain(f"{fact.name}, {fact.unit}")
             st.page_link(
                 page("decisions"), label=f"{plain(fact.id)} = {fact.value:g} (round {round})",
                 query_params=query,
-                icon=":material/show_chart:", help=f"{fact.name}, {fact.unit}: see it on the chart",
+                icon=":material/show_chart:", help=f"{meaning}: see it on the chart",
             )  # fmt: skip
         if len(there) > CHIPS:
             st.caption(f"and {len(there) - CHIPS} more")

@@ -6,14 +6,18 @@ from ui.web import decided
 from ui.web.charts import curves
 from ui.web.charts import decisions as charts
 from ui.web.decided import Row
-from ui.web.shell import BY_STATE, KEPT
+from ui.web.shell import BY_STATE, KEPT, called
 from ui.web.store import Opened
 
 
 @st.cache_resource(max_entries=KEPT, show_spinner=False, hash_funcs=BY_STATE)
 def rows_of(opened: Opened) -> list[Row]:
     """Return the decisions of a run, the oldest first; the same list for all tabs."""
-    return decided.rows(opened.run)
+    naming = called()
+    return [
+        row._replace(changed=naming.text(row.changed), why=naming.text(row.why))
+        for row in decided.rows(opened.run)
+    ]
 
 
 @st.cache_data(max_entries=KEPT, show_spinner=False, hash_funcs=BY_STATE)
@@ -31,11 +35,11 @@ def pictures(opened: Opened, chosen: int | None, fact: str | None) -> None:
     with two[0].container(border=True, height="stretch"):
         st.markdown("**Loss, and what was decided**")
         if at and fact:
-            picture = charts.loss_with(run, at, fact)
+            picture = charts.loss_with(run, at, fact, called())
         elif chosen is not None:
-            picture = charts.loss_with(run, chosen, "the decision below")
+            picture = charts.loss_with(run, chosen, "the decision below", called())
         else:
-            picture = curves.loss(run)
+            picture = curves.loss(run, called())
         st.altair_chart(picture, alt="Training and test loss over rounds, with decisions marked")
     with two[1].container(border=True, height="stretch"):
         if any(row.low is not None for row in rows):

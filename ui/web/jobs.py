@@ -8,14 +8,16 @@ and whoever looks later still sees whether it goes on.
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from federation.errors import StorageError
 from federation.runs import storage
 
 JOBS = ".jobs"
@@ -113,8 +115,27 @@ def start(runs: Path, title: str, args: Sequence[str], about: str = "", once: st
         try:
             folder.mkdir()
         except FileExistsError:
-            return read(folder) or job
-    asked = {"title": title, "args": list(args), "about": about, "began": job.began}
+            known = read(folder) or replace(job, began=folder.stat().st_mtime)
+            if known.alive or (known.code == 0 and (not about or (runs / about).exists())):
+                return known
+            folder.rename(folder.with_name(f"{folder.name}-{uuid.uuid4().hex[:8]}"))
+            folder.mkdir()  # it failed, was killed, or its run was deleted: it is tried again
+    try:
+        begin(job)
+    except StorageError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return job
+
+
+def begin(job: Job) -> None:
+    """Write a job down in its folder and start its process.
+
+    Raises:
+        StorageError: if something cannot be written, or no process begun.
+    """
+    folder = job.folder
+    asked = {"title": job.title, "args": list(job.args), "about": job.about, "began": job.began}
     storage.atomic_write(folder / ASKED, json.dumps(asked).encode())
     with storage.explained(folder / LOG), open(folder / LOG, "wb") as log:
         child = subprocess.Popen(  # not waited for: it goes on when this process has ended
@@ -125,7 +146,6 @@ def start(runs: Path, title: str, args: Sequence[str], about: str = "", once: st
             start_new_session=True,
         )
     CHILDREN[:] = [*(other for other in CHILDREN if other.poll() is None), child]
-    return job
 
 
 def read(folder: Path) -> Job | None:

@@ -15,7 +15,7 @@ from ui.web.figures import (
     training_loss,
 )
 from ui.web.language import METRICS
-from ui.web.shell import BY_STATE, KEPT, RUN, page, plain, source_badge
+from ui.web.shell import BY_STATE, KEPT, RUN, called, page, plain, source_badge
 from ui.web.store import Opened
 
 
@@ -84,7 +84,7 @@ def pictures(opened: Opened) -> None:
     two = st.columns(2)
     with two[0].container(border=True, height="stretch"):
         st.markdown("**Loss, and what was decided**")
-        st.altair_chart(curves.loss(run), alt="Training and test loss over rounds, with decisions")
+        st.altair_chart(curves.loss(run, called()), alt="Training and test loss, with decisions")
     with two[1].container(border=True, height="stretch"):
         st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**")
         if measured(run, main):
@@ -93,7 +93,7 @@ def pictures(opened: Opened) -> None:
             st.caption("Not measured yet.")
     two = st.columns([3, 2])
     with two[0].container(border=True, height="stretch"):
-        frame, more = lanes.lane_frame(run)
+        frame, more = lanes.lane_frame(run, called())
         st.markdown("**Who took part**")
         st.altair_chart(lanes.lanes(frame), alt="What became of every client, by round")
         if more:

@@ -1,7 +1,7 @@
 """What clients are called on a page: their names, or pseudonyms where others may look on.
 
 The switch stands in the URL (``?names=pseudonyms``); with ``FEDPILOT_SHARED=1`` there is none and
-pages know pseudonyms only.
+every page knows pseudonyms only: those of the run that it is about, in texts too.
 """
 
 import os
@@ -10,7 +10,8 @@ from typing import Literal
 
 import streamlit as st
 
-from agents.copilot.names import Names
+from agents.copilot.names import Names, numbered
+from agents.filling import of_details
 from federation.runs.run import Run
 
 SHARED = "FEDPILOT_SHARED"
@@ -34,7 +35,9 @@ class Naming:
         """Call the clients of a run by their names or by pseudonyms."""
         if choice == "names":
             return cls()
-        names = Names.of(run)
+        asked = Names.of(run).clients
+        others = told_of(run).difference(asked.values())
+        names = Names({**asked, **numbered("n", sorted(others))}, {})
         return cls({client: short for short, client in names.clients.items()}, names)
 
     @property
@@ -43,12 +46,23 @@ class Naming:
         return self.pseudonyms is not None
 
     def client(self, name: str) -> str:
-        """Return what a client is called; one that was never asked has no number yet."""
-        return name if self.pseudonyms is None else self.pseudonyms.get(name, "not asked yet")
+        """Return what a client is called; one of which a run says nothing is unknown."""
+        return name if self.pseudonyms is None else self.pseudonyms.get(name, "unknown")
 
     def text(self, text: str) -> str:
         """Replace the names in a text."""
         return text if self.names is None else self.names.hidden(text)
+
+
+NAMES = Naming()
+"""Every client by its name."""
+
+
+def told_of(run: Run) -> set[str]:
+    """Return the clients that are judged or were to have made-up rows, asked or not."""
+    found = {c for e in run.evaluations for figures in e.per_client.values() for c in figures}
+    filled = (of_details(decision.details) for decision in run.history.decisions.values())
+    return found.union(*(filling.asked for filling in filled if filling))
 
 
 def shared() -> bool:
@@ -66,6 +80,7 @@ def pick_names(run: Run) -> Naming:
         return Naming.of(run, "pseudonyms")
     choice = st.segmented_control(
         "Clients by", ["names", "pseudonyms"], default="names", key="names", bind="query-params",
-        required=True, help="pseudonyms are the copilot's: c1, c2, ... in the order of the journal",
+        required=True, help="pseudonyms are the copilot's: c1, c2, ... in the order of "
+        "the journal; n1, n2, ... were not asked yet",
     )  # fmt: skip
     return Naming.of(run, "pseudonyms" if choice == "pseudonyms" else "names")

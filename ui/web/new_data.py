@@ -15,8 +15,9 @@ from ui.web.checker import Answer, answer_of
 from ui.web.draft import configuration, judged
 from ui.web.forms import Table, got, of_use
 from ui.web.jobs import Job
+from ui.web.naming import shared
 from ui.web.new_state import MOMENT, ask
-from ui.web.samples import OF_CLIENTS, OF_DATA, Sample, look, part, shown, stamp
+from ui.web.samples import MOST_FIELDS, OF_CLIENTS, OF_DATA, Sample, look, part, shown, stamp
 from ui.web.shell import plain, problems, shelf
 from ui.web.widgets import Filled, Values, draw, grid
 
@@ -101,8 +102,10 @@ def learnt(filled: Filled, found: Sample | None, built_in: bool) -> Values:
         required=True, key=filled.key(CONTROLS["data.text"], ".kind"), persist_state="session",
     )  # fmt: skip
     if found:
-        names = " ".join(f"`{{{name}}}`" for name in found.fields if "`" not in name)
-        st.caption(f"Fields of a row, to be named in braces: {names}")
+        names = " ".join(plain(f"{{{name}}}") for name in found.fields[:MOST_FIELDS])
+        more = len(found.fields) - MOST_FIELDS
+        others = f" and {more:,} more" if more > 0 else ""
+        st.caption(f"Fields of a row, to be named in braces: {names}{others}")
     if built_in and kind == "answer":
         st.caption("Left empty, the built-in data's own templates are used.")
     if kind == "text":
@@ -245,9 +248,12 @@ def drawn_report(report: Mapping[str, Any]) -> None:
             "Unequal sizes", f"{report['size_gini']:.2f}",
             help="Gini coefficient: 0 all equal, towards 1 all rows with one client",
         )  # fmt: skip
-    frame, more = mix_frame(report["clients"])
-    st.altair_chart(mixes(frame, report["kind"]), alt="Clients by labels, as shares")
-    if more:
-        st.caption(f"{more:,} smaller clients are not drawn.")
+    if shared():
+        st.caption("Not drawn on a shared server: what a client holds tells who it is.")
+    else:
+        frame, more = mix_frame(report["clients"])
+        st.altair_chart(mixes(frame, report["kind"]), alt="Clients by labels, as shares")
+        if more:
+            st.caption(f"{more:,} smaller clients are not drawn.")
     used = ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in report["rows"].items() if v)
     st.caption(f"rows: {used}")

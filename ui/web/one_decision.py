@@ -12,7 +12,8 @@ from ui.web import actions, decided
 from ui.web.decided import Row
 from ui.web.jobs import Job
 from ui.web.moved import beside_knobs, rule_of, values_of
-from ui.web.shell import RUN, acting, page, plain, shelf, source_badge
+from ui.web.places import harmless
+from ui.web.shell import RUN, acting, called, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
 RECENT = 6  # rounds whose facts are shown
@@ -160,10 +161,10 @@ def what_was_said(run: Run, n: int) -> None:
     if filling := of_details(decision.details):
         st.markdown(f"**Made up before the first round**: {plain(filling.words)}")
     told = decided.told(decision)
-    st.caption(" · ".join(f"{k} {plain(short(v))}" for k, v in told.items()))
+    st.caption(" · ".join(plain(f"{k} {short(v)}") for k, v in told.items()))
     if raw := decided.raw_of(decision):
         with st.expander("The answer as it came", icon=":material/data_object:"):
-            st.code(raw, language=None, wrap_lines=True)
+            st.code(called().text(raw), language=None, wrap_lines=True)
 
 
 def chips(evidence: list[str]) -> None:
@@ -178,7 +179,9 @@ def chips(evidence: list[str]) -> None:
         ids,
         key="fact",
         bind="query-params",
-        format_func=lambda id: decided.with_round(id) + ("" if id in evidence else ", from a link"),
+        format_func=lambda id: plain(
+            decided.with_round(id) + ("" if id in evidence else ", from a link")
+        ),
         help="a chip marks its round on the loss",
     )
 
@@ -210,7 +213,7 @@ def what_was_allowed(run: Run, n: int, row: Row) -> None:
         st.markdown(f"{source_badge('human')} {by}: {answer}")
     with st.container(horizontal=True):
         for name, value in values_of(decision).items():
-            st.metric(name.replace("_", " "), f"{value:.4g}")
+            st.metric(plain(name.replace("_", " ")), f"{value:.4g}")
     if rule := rule_of(decision):
         st.markdown(f"Clients chosen by **{plain(rule)}**")
     came_out = (
@@ -261,7 +264,7 @@ def next_steps(opened: Opened, row: Row) -> None:
                 disabled=not played,
                 help="a new run that has this one's rounds up to here and goes on by itself",
             ):
-                new, rounds = f"{opened.name}-fork{row.round}", opened.run.rounds_planned
+                new, rounds = harmless(f"{opened.name}-fork{row.round}"), opened.run.rounds_planned
                 acting(
                     lambda: actions.fork(runs, opened.name, row.round, new, rounds),
                     "the fork has begun",

@@ -43,6 +43,27 @@ def checked_name(name: str, taken: Sequence[str] = ()) -> str:
     return name
 
 
+def typed_path(text: str) -> Path:
+    """Return the path of something that is there, as a person typed it.
+
+    Raises:
+        ConfigError: if there is nothing, or it can be no path.
+    """
+    try:
+        path = Path(text.strip()).expanduser()
+        path.stat()
+    except (ValueError, RuntimeError) as error:  # with a null, of no user
+        raise ConfigError(f"{text[:80]!r} is no path: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{text[:80]!r}: {error.strerror}; check the path") from None
+    return path
+
+
+def harmless(name: str) -> str:
+    """Make a name that a folder can have of any text: letters that are harmless, 64 at most."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_")[-64:].strip("-_") or "data"
+
+
 def keep_upload(runs: Path, name: str, data: bytes) -> Path:
     """Keep a file that was brought; the same content is kept once.
 
@@ -58,7 +79,7 @@ def keep_upload(runs: Path, name: str, data: bytes) -> Path:
     stem, suffix = Path(name).stem, Path(name).suffix.lower()
     if suffix.removeprefix(".") not in SUFFIXES:
         raise ConfigError(f"{name}: bring a file that ends in {', '.join(SUFFIXES)}")
-    safe = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")[:40] or "data"
+    safe = harmless(stem)[:40]
     digest = hashlib.sha256(data).hexdigest()[:12]
     path = runs / UPLOADS / f"{safe}-{digest}{suffix}"
     if not path.is_file():

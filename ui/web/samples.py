@@ -14,8 +14,10 @@ from federation.config import ORGANISATIONS, Config
 from federation.data.dataset import records
 from federation.errors import DataError
 from ui.web.forms import Table, got, put
+from ui.web.written import sendable
 
 ROWS = 20
+MOST_FIELDS = 60  # that a preview shows
 LONGEST = 300  # characters of a field that a preview shows
 OF_DATA = (
     "data.source", "data.count", "data.examples", "data.text_unit", "data.seed", "seed",
@@ -84,8 +86,14 @@ def sampled(source: Any) -> Sample:
     found = list(islice(source, ROWS))
     if not found:
         raise DataError(f"{source.name}: has no rows; check data.source")
-    fields = dict.fromkeys(name for _, row in found for name in row)
-    return Sample(tuple(fields), tuple(o for o, _ in found), tuple(r for _, r in found))
+    rows = tuple({sendable(k): sent(x) for k, x in row.items()} for _, row in found)
+    fields = dict.fromkeys(name for row in rows for name in row)
+    return Sample(tuple(fields), tuple(o for o, _ in found), rows)
+
+
+def sent(value: object) -> object:
+    """Return a value of a row; a text as one that a browser can be sent."""
+    return sendable(value) if isinstance(value, str) else value
 
 
 def stamp(source: str, base_dir: Path) -> str:
@@ -98,8 +106,9 @@ def stamp(source: str, base_dir: Path) -> str:
 
 
 def shown(row: Mapping[str, object]) -> dict[str, str]:
-    """Return a row as a preview shows it: texts, shortened."""
-    return {name: shortened("" if x is None else str(x)) for name, x in row.items()}
+    """Return a row as a preview shows it: its first fields as texts, shortened."""
+    first = islice(row.items(), MOST_FIELDS)
+    return {name: shortened("" if x is None else sendable(str(x))) for name, x in first}
 
 
 def shortened(text: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import streamlit as st
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -117,13 +118,20 @@ def serve(runs: Path, port: int) -> None:
     """
     refuse_taken(port)
     os.environ[RUNS] = str(runs.absolute())
+    chosen = settings(port, login.public_hosts())
     app = st.App(
         SCRIPT,
         routes=[Route("/api/health", health)],
-        middleware=[Middleware(Headers)],
+        middleware=around(chosen["server.allowedHosts"]),
         on_script_error=fault,
     )
-    app.run(config=settings(port, login.public_hosts()))
+    app.run(config=chosen)
+
+
+def around(hosts: Sequence[str]) -> list[Middleware]:
+    """Return what every request goes through; one under another host's name goes no further."""
+    allowed = Middleware(TrustedHostMiddleware, hosts, www_redirect=False)
+    return [Middleware(Headers), allowed]
 
 
 def fault(error: BaseException) -> bool:

@@ -16,8 +16,10 @@ import streamlit as st
 from federation.errors import FedpilotError
 from ui.web.jobs import Job
 from ui.web.language import SOURCES, Look
+from ui.web.naming import NAMES, Naming, shared
 from ui.web.server import RUNS
 from ui.web.store import Opened, Shelf
+from ui.web.written import sendable
 
 PAGES = Path(__file__).parent / "app_pages"
 JOINER = "\u2060"
@@ -25,6 +27,8 @@ RUN = "run"
 """Key of the run in the URL and in the session."""
 SHOWN = "run-shown"
 """Key in the session of the run that a page was about last: the next page is about it too."""
+CALLED = "called"
+"""Key in the session of what the clients of that run are called, on a shared server."""
 JOB = "job"
 """Key in the URL of a job whose run is to be shown as soon as it is there."""
 
@@ -79,8 +83,28 @@ def source_badge(source: str) -> str:
     return f":{look.badge}-badge[{look.icon} {look.word}]"
 
 
+@st.cache_resource(max_entries=KEPT, show_spinner=False, hash_funcs=BY_STATE)
+def _pseudonyms(opened: Opened) -> Naming:
+    return Naming.of(opened.run, "pseudonyms")
+
+
+def about(opened: Opened) -> None:
+    """Say which run a page is about: on a shared server, texts do not name its clients."""
+    if shared():
+        st.session_state[CALLED] = _pseudonyms(opened)
+
+
+def called() -> Naming:
+    """Return what the clients of the run that a page is about are called."""
+    return st.session_state.get(CALLED, NAMES) if shared() else NAMES
+
+
 def plain(text: str) -> str:
-    """Let a text from data stand for itself in Markdown: no link, no image, no formula, no icon."""
+    """Let a text from data stand for itself in Markdown: no link, no image, no formula, no icon.
+
+    On a shared server it names no client of the run that the page is about.
+    """
+    text = called().text(sendable(text))
     # Addresses are made into links after escapes are undone; a joiner of no width keeps them apart.
     for sign in ("://", "www.", "@"):
         text = text.replace(sign, f"{sign[0]}{JOINER}{sign[1:]}")
@@ -108,6 +132,7 @@ def pick_run(title: str, icon: str) -> Opened:
         name = run_box(names)
     with problems():
         opened = shelf().open(name)
+        about(opened)
         if opened.damage:
             damaged(opened)
         return opened
@@ -223,10 +248,18 @@ def follow(seen: Callable[[], object], drawn: object, every: float, began: float
         FOLLOWING[mine] = time.monotonic() + 2 * wait
         if fresh:
             fresh.clear()  # it was drawn a moment ago
-        elif seen() != drawn:
+        elif differs(seen, drawn):
             st.rerun()
 
     look()
+
+
+def differs(seen: Callable[[], object], drawn: object) -> bool:
+    """Tell whether something is not as it was drawn; what is gone is not."""
+    try:
+        return seen() != drawn
+    except FedpilotError:
+        return True
 
 
 def pause(cost: float, tabs: int, every: float) -> float:

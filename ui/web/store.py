@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from federation.errors import ConfigError, FedpilotError, LockedError
+from federation.errors import ConfigError, FedpilotError, LockedError, StorageError
 from federation.runs import storage
 from federation.runs.folder import is_run
 from federation.runs.run import Run, problems
@@ -61,12 +61,12 @@ class Shelf:
 
     def names(self) -> list[str]:
         """List the runs, the newest first."""
-        found = [path for path in self.folder.glob("*") if is_run(path)]
+        found = [path for path in self.folder.glob("[!.]*") if is_run(path)]
         return [path.name for path in sorted(found, key=began, reverse=True)]
 
     def studies(self) -> list[str]:
         """List the studies, the newest first."""
-        found = [path.parent for path in self.folder.glob(f"*/{STUDY}")]
+        found = [path.parent for path in self.folder.glob(f"[!.]*/{STUDY}")]
         return [path.name for path in sorted(found, key=began, reverse=True)]
 
     def path(self, name: str) -> Path:
@@ -74,11 +74,13 @@ class Shelf:
 
         Raises:
             ConfigError: if there is none; a name never leads out of the folder.
+            StorageError: if there can be none of that name.
         """
         path = self.folder / name
-        inside = name not in ("", ".", "..") and "/" not in name and "\0" not in name
-        if not inside or not (is_run(path) or (path / STUDY).is_file()):
-            raise ConfigError(f"there is no run {name!r} in {self.folder}")
+        inside = name[:1] not in ("", ".") and "/" not in name and "\0" not in name
+        with storage.explained(path):
+            if not inside or not (is_run(path) or (path / STUDY).is_file()):
+                raise ConfigError(f"there is no run {name!r} in {self.folder}")
         return path
 
     def open(self, name: str) -> Opened:
@@ -103,12 +105,12 @@ class Shelf:
         return opened
 
     def opened(self) -> list[Opened]:
-        """Return all runs, the newest first; one that vanishes meanwhile is left out."""
+        """Return all runs, the newest first; one that vanishes or cannot be read is left out."""
         found = []
         for name in self.names():
             try:
                 found.append(self.open(name))
-            except ConfigError:
+            except FedpilotError:
                 continue
         return found
 
@@ -121,10 +123,11 @@ class Shelf:
             StorageError: if it cannot be deleted.
         """
         path = self.path(name)
-        if storage.is_locked(path):
-            raise LockedError(f"{name} is being written; stop it first")
-        with storage.explained(path):
-            shutil.rmtree(path)
+        if path.is_symlink():
+            with storage.explained(path):
+                path.unlink()  # what it leads to lies elsewhere, and stays
+        else:
+            erase(path)
         with self._guard:
             self._opened.pop(name, None)
 
@@ -135,18 +138,26 @@ class Shelf:
             Its name here.
 
         Raises:
-            ConfigError: if it is no run, is being written, or its name is taken.
+            ConfigError: if it is no run, is being written, holds what is no file, or its name is
+                taken.
             CorruptError: if it is damaged.
             StorageError: if it cannot be copied; nothing half is left behind.
         """
-        source = source.expanduser()
-        if not is_run(source):
-            raise ConfigError(f"{source} is not a run directory; check the path")
+        with storage.explained(source):
+            if not is_run(source):
+                raise ConfigError(f"{source} is not a run directory; check the path")
+            source = source.resolve()
         if storage.is_locked(source):
             raise ConfigError(f"{source} is being written; import it when it has ended")
-        target = self.folder / source.resolve().name
+        if source.name.startswith("."):
+            raise ConfigError(f"{source.name} begins with a dot; rename it first")
+        if self.folder.resolve().is_relative_to(source):
+            raise ConfigError(f"{source} holds the runs of this server; import another")
+        target = self.folder / source.name
         if target.exists():
             raise ConfigError(f"there is a {target.name} here already; rename one of them")
+        if foreign := next((path for path in source.rglob("*") if not own(path)), None):
+            raise ConfigError(f"{foreign} is a link, or no file: put a copy in its place")
         if found := problems(source):
             raise ConfigError(f"{source} is damaged: {found[0]}")
         temporary = storage.temporary_name(target)
@@ -158,6 +169,36 @@ class Shelf:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return target.name
+
+
+def erase(path: Path) -> None:
+    """Delete a run directory that nobody writes: first its name, so that none is left half.
+
+    Raises:
+        ConfigError: if it is gone already.
+        LockedError: if it is being written.
+        StorageError: if it cannot be deleted.
+    """
+    gone = storage.temporary_name(path)
+    try:
+        held = storage.lock(path)
+    except LockedError:
+        raise LockedError(f"{path.name} is being written; stop it first") from None
+    except StorageError:
+        if path.exists():
+            raise
+        raise ConfigError(f"{path.name} is deleted already") from None
+    try:
+        with storage.explained(path):
+            path.rename(gone)
+            shutil.rmtree(gone)
+    finally:
+        held.release()
+
+
+def own(path: Path) -> bool:
+    """Tell whether a path holds its own bytes: a file or folder, and no link to another."""
+    return not path.is_symlink() and (path.is_file() or path.is_dir())
 
 
 def same(run: Run, path: Path) -> bool:

@@ -15,7 +15,7 @@ from ui.web.charts.intervals import intervals
 from ui.web.figures import seconds_text
 from ui.web.language import VERDICTS
 from ui.web.naming import Naming, pick_names
-from ui.web.shell import acting, badge, damaged, plain, problems, run_box, shelf
+from ui.web.shell import about, acting, badge, damaged, plain, problems, run_box, shelf
 from ui.web.store import Opened
 
 
@@ -25,10 +25,11 @@ def show(names: Sequence[str]) -> None:
     Args:
         names: of the runs there are.
     """
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        opened = shelf().open(run_box(names, 420))
-        naming = pick_names(opened.run)
     with problems():
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            opened = shelf().open(run_box(names, 420))
+            about(opened)
+            naming = pick_names(opened.run)
         build(opened, naming)
 
 
@@ -98,11 +99,10 @@ def changes(run: Run, round: int, naming: Naming) -> dict[str, Any]:
         "Reweighted", clients, key="reweight", format_func=naming.client, help=meaning("reweight"),
         placeholder="as they were",
     )  # fmt: skip
+    called = {client: naming.client(client) for client in weighed}
     said["reweight"] = {
-        client: st.number_input(
-            f"Factor on {plain(naming.client(client))}", 1e-6, 1e6, 2.0, key=f"factor-{client}"
-        )
-        for client in weighed
+        client: st.number_input(f"Factor on {plain(name)}", 1e-6, 1e6, 2.0, key=f"factor-{name}")
+        for client, name in called.items()
     }
     said["algorithm"] = st.selectbox(
         "Combined by", whatifs.COMBINES, index=None, key="combine", accept_new_options=True,

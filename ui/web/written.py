@@ -24,6 +24,11 @@ print(run.rounds[-1].evaluation, run.bytes_up)
 """
 
 
+def sendable(text: str) -> str:
+    """Return a text that a browser can be sent: half a surrogate pair is no sign of any."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def toml_text(table: Mapping[str, Any], name: str = "") -> str:
     """Write nested tables as TOML, plain keys before the tables in them.
 

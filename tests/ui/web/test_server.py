@@ -1,15 +1,19 @@
 """The server: what it refuses, and what it never does."""
 
 import ast
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+from starlette.types import Message
 
 from federation.errors import PortError
-from ui.web.server import HEADERS, LOOPBACK, refuse_taken, settings
+from ui.web.server import HEADERS, LOOPBACK, around, health, refuse_taken, settings
 
 WEB = Path(__file__).parents[3] / "ui" / "web"
 
@@ -38,6 +42,37 @@ def test_it_listens_on_loopback_with_every_protection_on_and_tells_nobody() -> N
     assert chosen["client.showErrorDetails"] == "none"
     assert "frame-ancestors 'none'" in HEADERS["Content-Security-Policy"]
     assert "http" not in HEADERS["Content-Security-Policy"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8501", 200),
+        ("127.0.0.1", 200),
+        ("fed.example.org", 200),
+        ("evil.example", 400),
+        ("localhost.evil.example:8501", 400),
+        ("", 400),
+    ],
+)
+def test_under_another_hosts_name_nothing_is_served(host: str, status: int) -> None:
+    hosts = settings(8501, ["fed.example.org"])["server.allowedHosts"]
+    app = Starlette(routes=[Route("/api/health", health)], middleware=around(hosts))
+    scope = {
+        "type": "http", "method": "GET", "path": "/api/health", "query_string": b"",
+        "headers": [(b"host", host.encode())],
+    }  # fmt: skip
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    asyncio.run(app(scope, receive, send))
+    assert sent[0]["status"] == status
+    assert dict(sent[0]["headers"])[b"x-frame-options"] == b"DENY"
 
 
 def calls(tree: ast.AST) -> Iterator[tuple[str, list[str]]]:

@@ -47,7 +47,10 @@ def pick() -> list[Opened]:
         "Runs", names, key=RUNS, bind="query-params", max_selections=MOST, filter_mode="contains",
         help="two to six; the first is what the others are judged against",
     )  # fmt: skip
-    opened = [shelf().open(name) for name in chosen[:MOST] if name in names]
+    opened: list[Opened] = []
+    for name in chosen[:MOST]:
+        with problems():
+            opened.append(shelf().open(name))
     for one in opened:
         if one.damage:
             damaged(one)

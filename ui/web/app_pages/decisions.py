@@ -5,7 +5,7 @@ import time
 import pandas as pd
 import streamlit as st
 
-from federation.pretraining.recipe import recipe_of
+from federation.pretraining.recipe import pretrains
 from federation.runs import inbox
 from federation.runs.run import Run
 from ui.web import asking, decided
@@ -26,7 +26,7 @@ ALWAYS = ("round", "source", "why", "loss")  # columns; others are left out wher
 NOTABLE, ALL = "what moved or went otherwise", "all"
 
 first = pick_run("Decisions", ":material/rule_settings:")
-if recipe_of(first.run) is not None:
+if pretrains(first.run):
     st.info(
         "This run pre-trains a base model: its recipe decides every round beforehand, so there is "
         "nothing here to weigh. Its curve is on the page Live."

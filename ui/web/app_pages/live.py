@@ -14,6 +14,7 @@ from ui.web.figures import progress, seconds_text
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
 from ui.web.live_view import numbers, pictures
+from ui.web.places import harmless
 from ui.web.shell import (
     JOB,
     RUN,
@@ -23,6 +24,7 @@ from ui.web.shell import (
     page,
     pick_run,
     plain,
+    problems,
     shelf,
     status_of,
     watch,
@@ -107,7 +109,9 @@ def heading(opened: Opened, job: Job | None) -> None:
     for command in inbox.waiting(run.path, known) if opened.status == "running" else ():
         st.caption(f":material/schedule: {DONE[command.command]} before the next round")
     for refused in [c for c in run.history.commands.values() if not c.accepted][-1:]:
-        st.caption(f":material/block: {refused.command} was refused: {plain(refused.reason)}")
+        st.caption(
+            f":material/block: {plain(refused.command)} was refused: {plain(refused.reason)}"
+        )
     if status == "waiting" and run.asking is not None:
         st.warning("A decision waits for you.", icon=":material/person_alert:")
         link = {RUN: opened.name, "round": str(run.asking.round + 1)}
@@ -147,7 +151,8 @@ def controls(opened: Opened, status: str) -> None:
             acting(partial(actions.steer, run, command, **arguments), "the run is told")
     over = status in ("stopped", "interrupted", "failed")
     if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
-        watch(actions.resume(shelf().folder, run))
+        with problems():
+            watch(actions.resume(shelf().folder, run))
     rounds = rounds_with_checkpoint(run)
     if rounds:
         with st.popover("Fork", icon=":material/call_split:"):
@@ -163,11 +168,13 @@ def fork(opened: Opened, rounds: list[int]) -> None:
     """Ask from which round a new run is to start."""
     st.markdown("A new run that starts from the state after a round of this one.")
     after = st.selectbox("After round", rounds, index=len(rounds) - 1, key="fork-round")
-    new = st.text_input("Name of the new run", f"{opened.name}-fork", key="fork-name")
+    named = harmless(f"{opened.name}-fork")
+    new = st.text_input("Name of the new run", named, key="fork-name", max_chars=64)
     planned = progress(opened.run).planned
     total = st.number_input("Rounds in all", min_value=after + 1, value=max(planned, after + 1))
     if st.button("Fork", key="fork", type="primary", disabled=not new):
-        watch(actions.fork(shelf().folder, opened.name, after, new or "", int(total)))
+        with problems():
+            watch(actions.fork(shelf().folder, opened.name, after, new or "", int(total)))
 
 
 job = going_on(first.name)

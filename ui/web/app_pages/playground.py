@@ -5,10 +5,10 @@ from pathlib import Path
 import streamlit as st
 
 from agents.copilot import records
-from federation.pretraining.recipe import recipe_of
+from federation.pretraining.recipe import pretrains
 from ui.web import answering, chat_view, chats, mail, playing
 from ui.web.language import SUBJECTS
-from ui.web.shell import acting, pick_run, plain, problems, shelf
+from ui.web.shell import acting, called, pick_run, plain, problems, shelf
 from ui.web.store import Opened
 
 PLAY, COPILOT = "Models", "Copilot"  # as the URL has them
@@ -16,7 +16,7 @@ EVERY = 1.0  # seconds between looks while somebody works
 NEW = "a new chat"
 
 opened = pick_run("Playground", ":material/forum:")
-if recipe_of(opened.run) is not None:
+if pretrains(opened.run):
     st.info(
         "This run pre-trains a base model, which knows no questions yet: name its folder "
         f"{plain(str(opened.run.path / 'model'))} as model.base of an experiment, and ask that one."
@@ -31,7 +31,8 @@ view = st.segmented_control(
 def play(opened: Opened) -> None:
     """Ask a run's models."""
     there = playing.there(opened.run)
-    folder = answering.folder_of(shelf().folder, opened.name)
+    sha256 = opened.run.history.config_sha256 or ""
+    folder = answering.folder_of(shelf().folder, opened.name, sha256)
     examples = example(opened, folder)
     with st.form("ask", border=True):
         prompt = st.text_area(
@@ -52,7 +53,9 @@ def play(opened: Opened) -> None:
             )  # fmt: skip
         client = ""
         if there.clients:
-            client = right.selectbox("The client alone", there.clients, key="client") or ""
+            client = right.selectbox(
+                "The client alone", there.clients, key="client", format_func=called().client
+            ) or ""  # fmt: skip
         with st.expander("Limits, and a server that answers", icon=":material/tune:"):
             one, two = st.columns([1, 2])
             tokens = one.number_input("Longest answer, tokens", 1, 256, 48, key="tokens")
@@ -81,7 +84,7 @@ def play(opened: Opened) -> None:
 
         acting(post, "asked")
     if shown := st.query_params.get("asked"):
-        answers(opened.name, shown, examples[1])
+        answers(folder, opened.name, shown, examples[1])
 
 
 def example(opened: Opened, folder: Path) -> tuple[str, str]:
@@ -91,7 +94,7 @@ def example(opened: Opened, folder: Path) -> tuple[str, str]:
         if st.button("Show prompts of its test", icon=":material/quiz:", key="examples"):
             acting(lambda: mail.post(folder, "examples", {"want": answering.EXAMPLES}), "looking")
         if mail.waiting(folder):
-            until_examples(opened.name)
+            until_examples(folder, opened.name)
         return "", ""
     pairs = [x for x in found.get("examples") or [] if isinstance(x, list) and len(x) == 2]
     if not pairs:
@@ -104,29 +107,27 @@ def example(opened: Opened, folder: Path) -> tuple[str, str]:
     return ("", "") if chosen is None else (str(pairs[chosen][0]), str(pairs[chosen][1]))
 
 
-def wake(name: str) -> None:
+def wake(folder: Path, name: str) -> None:
     """Start the worker if questions wait and none is there."""
-    folder = answering.folder_of(shelf().folder, name)
     if mail.waiting(folder):
-        path = str(shelf().path(name).absolute())
         with problems():
+            path = str(shelf().path(name).absolute())
             mail.ensure(folder, answering.MODULE, path, runs=shelf().folder)
 
 
 @st.fragment(run_every=EVERY)
-def until_examples(name: str) -> None:
+def until_examples(folder: Path, name: str) -> None:
     """Wait for prompts."""
-    wake(name)
-    if mail.said(answering.folder_of(shelf().folder, name), "examples"):
+    wake(folder, name)
+    if mail.said(folder, "examples"):
         st.rerun()
     st.status(":shimmer[The model and its test are being loaded]", type="compact")
 
 
 @st.fragment(run_every=EVERY)
-def answers(name: str, id: str, wanted: str) -> None:
+def answers(folder: Path, name: str, id: str, wanted: str) -> None:
     """Show answers as they come."""
-    wake(name)
-    folder = answering.folder_of(shelf().folder, name)
+    wake(folder, name)
     said = mail.said(folder, id) if mail.ID.fullmatch(id) else None
     if said is None:
         if id in mail.waiting(folder):
@@ -148,12 +149,12 @@ def answers(name: str, id: str, wanted: str) -> None:
 def one_answer(part: dict[str, object]) -> None:
     """Show what one model said."""
     look = SUBJECTS[str(part["subject"])]
-    word = str(part["client"]) if part.get("client") else look.word
+    word = called().client(str(part["client"])) if part.get("client") else look.word
     st.badge(plain(word), icon=look.icon, color=look.badge, help=look.word)
     if part.get("failure"):
         st.error(plain(str(part["failure"])), icon=":material/error:")
         return
-    st.code(str(part.get("text", "")) or " ", language=None, wrap_lines=True)
+    st.code(called().text(str(part.get("text", ""))) or " ", language=None, wrap_lines=True)
     words = []
     if isinstance(of := part.get("of"), int):
         words.append(f"round {of + 1}, {str(part.get('sha256', ''))[:8]}")
@@ -219,8 +220,8 @@ def speak(opened: Opened, name: str | None, text: str, model: str) -> None:
 @st.fragment(run_every=EVERY)
 def tail(run: str, name: str, model: str) -> None:
     """Show a chat as it grows."""
-    path = shelf().path(run)
     with problems():
+        path = shelf().path(run)
         chat_view.awake(path, name)
         chat_view.show(path, chats.read(path / records.CHATS / name), model)
 

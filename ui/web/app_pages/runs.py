@@ -2,11 +2,10 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import streamlit as st
 
-from ui.web import lift, store
+from ui.web import lift, places, store
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.overview import COLUMNS, rows
@@ -34,7 +33,7 @@ with right.container(
         source = st.text_input("Run directory on this machine", placeholder="/path/to/run")
         if st.button("Import", key="import", disabled=not source):
             with problems():
-                st.toast(f"imported {plain(shelf().take_in(Path(source)))}")
+                st.toast(f"imported {plain(shelf().take_in(places.typed_path(source)))}")
     st.page_link(page("new"), label="New experiment", icon=":material/add_circle:")
 
 if not shelf().names() and not any(job.alive for job in jobs(shelf().folder)):
@@ -81,7 +80,8 @@ def table() -> None:
         st.caption("Select a run to open, clone, tag or delete it.")
         return
     name = str(shown.iloc[chosen[0]]["run"])
-    act(name)
+    with problems():
+        act(name)
     if name in lifts:
         st.caption(f"Its pilot: {plain(lifts[name].told)}.")
     elif any(o.name == name and lift.has_pilot(o.run.config) for o in there):
@@ -109,7 +109,7 @@ def act(name: str) -> None:
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Delete **{plain(name)}** and everything in it? This cannot be undone.")
             if st.button("Delete it", type="primary", key=f"delete-{name}"):
-                acting(lambda: shelf().delete(name), f"{name} is deleted")
+                acting(lambda: shelf().delete(name), f"{plain(name)} is deleted")
                 st.rerun()
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 from agents.study.ledger import Study
 from agents.study.spec import StudySpec, from_toml
 from federation.errors import FedpilotError
-from ui.web import actions, jobs, pending, studies
+from ui.web import actions, jobs, pending, places, studies
 from ui.web.charts.intervals import intervals
 from ui.web.charts.studies import curve_frame, curves
 from ui.web.jobs import Job
@@ -64,7 +64,7 @@ def chosen(source: str) -> tuple[StudySpec, str, Path | None] | None:
     """
     if source == "file on this machine":
         typed = st.text_input("TOML file", placeholder="/path/to/study.toml", key="file")
-        path = Path(typed).expanduser() if typed else None
+        path = places.typed_path(typed) if typed else None
         return None if path is None else (from_toml(path), "", path.absolute())
     if source == "upload":
         given = st.file_uploader("TOML file", type=["toml"], key="upload")

@@ -94,7 +94,7 @@ def parallel_frame(
 
 def placed(values: Mapping[str, object]) -> dict[str, float]:
     """Place values on an axis: numbers by size, by ratio where they span more than tenfold."""
-    if all(isinstance(v, int | float) and not isinstance(v, bool) for v in values.values()):
+    if values and all(type(v) in (int, float) for v in values.values()):
         numbers = {run: float(str(v)) for run, v in values.items()}
         low, high = min(numbers.values()), max(numbers.values())
         if low > 0 and high / low > 10:

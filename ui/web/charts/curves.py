@@ -12,6 +12,7 @@ from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.figures import measured, noise, own_subject_of, thinned, training_loss
 from ui.web.language import METRICS, SOURCES, SUBJECTS
 from ui.web.moved import moves
+from ui.web.naming import NAMES, Naming
 
 Picture = alt.LayerChart | alt.FacetChart
 TRAINING, TESTED = "in training", "on everybody's test"
@@ -29,9 +30,10 @@ def loss_frame(run: Run) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["round", "loss", "low", "high"])
 
 
-def decision_frame(run: Run) -> pd.DataFrame:
+def decision_frame(run: Run, naming: Naming = NAMES) -> pd.DataFrame:
     """Return the decisions that changed a knob, or failed: where to mark them and what they did."""
-    rows = list(islice(marked(run), MARKED))
+    told = islice(marked(run), MARKED)
+    rows = [(*row, naming.text(what), naming.text(why)) for *row, what, why in told]
     return pd.DataFrame(rows[::-1], columns=["round", "loss", "by", "change", "why"])
 
 
@@ -45,8 +47,13 @@ def marked(run: Run) -> Iterator[tuple[int, float, str, str, str]]:
             yield n + 1, losses[n + 1], SOURCES[decision.source].word, what, decision.reason
 
 
-def loss(run: Run) -> Picture:
-    """Draw the training loss with its noise, the tested loss, and what was decided."""
+def loss(run: Run, naming: Naming = NAMES) -> Picture:
+    """Draw the training loss with its noise, the tested loss, and what was decided.
+
+    Args:
+        run: whose.
+        naming: what clients are called in the reasons of decisions.
+    """
     frame = loss_frame(run)
     rounds = alt.X("round:Q", title="round", axis=alt.Axis(tickMinStep=1, format="d"))
     height = alt.Y("value:Q", title="loss, nats per token", scale=alt.Scale(zero=False))
@@ -74,7 +81,7 @@ def loss(run: Run) -> Picture:
         plain.mark_line(strokeWidth=2).encode(strokeDash=dash),
         dotted.mark_point(filled=True, size=45, opacity=1),
     ]
-    marks = decision_frame(run)
+    marks = decision_frame(run, naming)
     if len(marks):
         layers.append(decided(marks))
     both = alt.layer(*layers).resolve_scale(shape="independent", color="independent")

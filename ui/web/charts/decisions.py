@@ -10,6 +10,7 @@ from ui.web.charts.marks import HEIGHT, below, colours, shapes, tips
 from ui.web.decided import Row
 from ui.web.figures import training_loss
 from ui.web.language import SOURCES
+from ui.web.naming import NAMES, Naming
 
 HIGHLIGHT = "#D9741A"
 HITS = {True: ("where it was expected", "#0F9A72"), False: ("elsewhere", "#D0453A")}
@@ -80,16 +81,17 @@ def line_at(round: int, word: str) -> alt.Chart:
     )
 
 
-def loss_with(run: Run, round: int, word: str) -> Picture:
+def loss_with(run: Run, round: int, word: str, naming: Naming = NAMES) -> Picture:
     """Draw the training loss with one round of it marked.
 
     Args:
         run: whose loss.
         round: from 1.
         word: what is to be found there.
+        naming: what clients are called in the reasons of decisions.
     """
     losses = training_loss(run)
-    picture = curves.loss(run) + line_at(round, word)
+    picture = curves.loss(run, naming) + line_at(round, word)
     if round not in losses:
         return picture
     frame = pd.DataFrame([(round, losses[round], word)], columns=["round", "loss", "what"])

@@ -1,7 +1,7 @@
 """Who did what in which round: a lane a client, a mark a round."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import altair as alt
 import pandas as pd
@@ -9,6 +9,7 @@ import pandas as pd
 from federation.runs.records import RoundRecord
 from federation.runs.run import Run
 from ui.web.charts.marks import tips
+from ui.web.naming import NAMES, Naming
 
 MOST_ROUNDS, MOST_CLIENTS = 60, 40
 STATES = {
@@ -28,12 +29,12 @@ def state_of(reason: str) -> str:
     return "straggled" if "deadline" in low or "slow" in low or "late" in low else "dropped out"
 
 
-def lane_frame(run: Run, name: Mapping[str, str] | None = None) -> tuple[pd.DataFrame, int]:
+def lane_frame(run: Run, naming: Naming = NAMES) -> tuple[pd.DataFrame, int]:
     """Return the newest rounds of the clients that took part most, and how many are not shown.
 
     Args:
         run: whose rounds.
-        name: client -> what it is called here; its id if omitted.
+        naming: what clients are called here.
     """
     rows = [
         (record.round + 1, client, state, why)
@@ -42,8 +43,7 @@ def lane_frame(run: Run, name: Mapping[str, str] | None = None) -> tuple[pd.Data
     ]
     busiest = [client for client, _ in Counter(client for _, client, _, _ in rows).most_common()]
     shown = set(busiest[:MOST_CLIENTS])
-    names = name or {}
-    kept = [(r, names.get(c, c), state, why) for r, c, state, why in rows if c in shown]
+    kept = [(r, naming.client(c), s, naming.text(why)) for r, c, s, why in rows if c in shown]
     frame = pd.DataFrame(kept, columns=["round", "client", "state", "why"])
     return frame, len(busiest) - len(shown)
 
