@@ -4,7 +4,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from federation.runs.inbox import parse, post
-from federation.runs.run import Run
+from federation.runs.run import Run, checkpoint_files
 from ui.web import jobs
 from ui.web.jobs import Job
 from ui.web.places import checked_name, harmless
@@ -60,6 +60,11 @@ def fork(runs: Path, name: str, round: int, new: str, rounds: int) -> Job:
     return made_once(runs, "{}, from " + name, said, checked_name(new))
 
 
+def forkable(run: Run) -> list[int]:
+    """Return the rounds, counted from 1, whose state is still on the disk."""
+    return [n + 1 for n, file in checkpoint_files(run.path, run.history).items() if file.exists()]
+
+
 def made_once(runs: Path, title: str, args: tuple[str, ...], new: str) -> Job:
     """Start what makes a run of another; the same that goes on already is not begun again.
 
@@ -98,7 +103,7 @@ def replay(runs: Path, name: str) -> Job:
     """Repeat a finished run from its journal, asking nobody, into a new run beside it."""
     title = f"repeating {name} without asking anybody"
     new = harmless(f"{name}-replay")
-    return made_once(runs, title, ("replay", str(runs / name)), new)
+    return made_once(runs, title, ("replay", str(runs / name), "--out"), new)
 
 
 def made_of(runs: Path, name: str) -> list[Job]:

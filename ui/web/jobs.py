@@ -19,6 +19,7 @@ from pathlib import Path
 
 from federation.errors import StorageError
 from federation.runs import storage
+from ui.arguments import parse
 
 JOBS = ".jobs"
 ASKED, ENDED, LOG = "job.json", "ended.json", "output.log"
@@ -104,8 +105,10 @@ def start(runs: Path, title: str, args: Sequence[str], about: str = "", once: st
             another tab, gets the job that there is.
 
     Raises:
+        ConfigError: if the command is none that can be typed.
         StorageError: if the folder cannot be written.
     """
+    parse(args)
     folder = runs / JOBS / f"{time.strftime('%Y%m%dT%H%M%S')}-{uuid.uuid4().hex[:8]}"
     if once:
         folder = runs / JOBS / f"once-{hashlib.sha256(once.encode()).hexdigest()[:16]}"

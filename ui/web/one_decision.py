@@ -16,6 +16,7 @@ from ui.web.places import harmless
 from ui.web.shell import RUN, acting, called, page, plain, shelf, source_badge
 from ui.web.store import Opened
 
+EVERY = 2.0  # seconds between looks at what is made of a run
 RECENT = 6  # rounds whose facts are shown
 MANY = 300  # rounds before a decision, of which facts are quickly made
 LATER = (
@@ -256,21 +257,32 @@ def next_steps(opened: Opened, row: Row) -> None:
                 else "only a finished run is repeated",
             ):
                 acting(lambda: actions.replay(runs, opened.name), "the repetition has begun")
-            played = row.loss is not None and not opened.damage
+            kept = row.round in actions.forkable(opened.run) and not opened.damage
             if st.button(
                 f"Fork after round {row.round}",
                 icon=":material/fork_right:",
                 key="fork",
-                disabled=not played,
-                help="a new run that has this one's rounds up to here and goes on by itself",
+                disabled=not kept,
+                help="a new run that has this one's rounds up to here and goes on by itself"
+                if kept
+                else "its state is not kept: the newest rounds' are",
             ):
                 new, rounds = harmless(f"{opened.name}-fork{row.round}"), opened.run.rounds_planned
                 acting(
                     lambda: actions.fork(runs, opened.name, row.round, new, rounds),
                     "the fork has begun",
                 )
-        for job in actions.made_of(runs, opened.name)[:4]:
-            progress(job)
+        alive = any(job.alive for job in actions.made_of(runs, opened.name))
+        st.fragment(made_from, run_every=EVERY if alive else None)(opened.name, alive)
+
+
+def made_from(name: str, alive: bool) -> None:
+    """Show how far repetitions and forks of a run are, until none goes on any more."""
+    made = actions.made_of(shelf().folder, name)
+    if alive and not any(job.alive for job in made):
+        st.rerun()
+    for job in made[:4]:
+        progress(job)
 
 
 def progress(job: Job) -> None:

@@ -37,6 +37,15 @@ def test_a_decision_is_shown_whole(open_page, runs):
     assert [x.value for x in app.code] and "](http" not in said  # a link in an answer is text
 
 
+def test_a_fork_is_offered_only_from_a_round_whose_state_is_kept(open_page, runs, monkeypatch):
+    record(runs / "kept", done=3)
+    monkeypatch.setattr(
+        "ui.web.actions.checkpoint_files", lambda path, history: {1: path / "config.json"}
+    )
+    for n, kept in ((2, True), (1, False)):
+        assert open_page("decisions", run="kept", round=str(n)).button(key="fork").disabled != kept
+
+
 def test_columns_in_which_nothing_stands_are_left_out_and_why_is_among_the_first(open_page, runs):
     steered(runs / "expects")
     record(runs / "rules")

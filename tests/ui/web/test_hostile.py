@@ -108,7 +108,7 @@ def test_jobs_that_cannot_be_written_are_a_line(
     path = record(runs / "one", done=3, rounds=6, end="stopped")
     (runs / jobs.JOBS).write_text("in the way")
     monkeypatch.setattr(
-        "federation.runs.run.checkpoint_files", lambda path, history: {1: path / "config.json"}
+        "ui.web.actions.checkpoint_files", lambda path, history: {2: path / "config.json"}
     )
     app = open_page(page, run="one")
     app.button(key=key).click().run()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from federation.errors import ConfigError
 from ui.web import jobs
 
 
@@ -30,15 +31,15 @@ def free_port() -> int:
 
 
 def test_a_job_says_how_it_ended_and_what_it_said(tmp_path: Path) -> None:
-    good = jobs.start(tmp_path, "versions", ["--version"])
+    good = jobs.start(tmp_path, "a configuration", ["init", str(tmp_path / "new.toml")])
     bad = jobs.start(tmp_path, "a show", ["show", str(tmp_path / "nothing")], "nothing")
     assert good.alive
     until(lambda: not good.alive and not bad.alive)
-    assert (good.code, good.said.split()[0]) == (0, "fedpilot")
+    assert good.code == 0 and "new.toml" in good.output
     assert bad.code == 2
     assert "not a run directory" in bad.said
     assert [job.id for job in jobs.jobs(tmp_path, "nothing")] == [bad.id]
-    assert {job.title for job in jobs.jobs(tmp_path)} == {"versions", "a show"}
+    assert {job.title for job in jobs.jobs(tmp_path)} == {"a configuration", "a show"}
 
 
 def test_a_job_outlives_who_started_it_and_its_death_is_seen(tmp_path: Path) -> None:
@@ -66,10 +67,16 @@ def test_a_folder_that_describes_no_job_is_none(tmp_path: Path, text: str) -> No
     assert jobs.jobs(tmp_path) == []
 
 
+def test_what_cannot_be_typed_is_no_job(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--out"):
+        jobs.start(tmp_path, "a repetition", ["replay", str(tmp_path / "one")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_same_wish_twice_is_one_job(tmp_path: Path) -> None:
-    first = jobs.start(tmp_path, "versions", ["--version"], once="the demo")
-    again = jobs.start(tmp_path, "versions", ["--version"], once="the demo")
-    other = jobs.start(tmp_path, "versions", ["--version"], once="another demo")
+    first = jobs.start(tmp_path, "the runs", ["runs", str(tmp_path)], once="the demo")
+    again = jobs.start(tmp_path, "the runs", ["runs", str(tmp_path)], once="the demo")
+    other = jobs.start(tmp_path, "the runs", ["runs", str(tmp_path)], once="another demo")
     assert first.folder == again.folder != other.folder
     until(lambda: not first.alive and not other.alive)
     assert (first.code, other.code) == (0, 0)

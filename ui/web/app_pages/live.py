@@ -8,7 +8,6 @@ import streamlit as st
 
 from federation.runs import inbox
 from federation.runs.folder import BASELINES
-from federation.runs.run import Run, checkpoint_files
 from ui.web import actions, jobs
 from ui.web.figures import progress, seconds_text
 from ui.web.jobs import Job
@@ -153,20 +152,18 @@ def controls(opened: Opened, status: str) -> None:
     if over and st.button("Go on", icon=":material/play_arrow:", key="go-on"):
         with problems():
             watch(actions.resume(shelf().folder, run))
-    rounds = rounds_with_checkpoint(run)
+    rounds = actions.forkable(run)
     if rounds:
         with st.popover("Fork", icon=":material/call_split:"):
             fork(opened, rounds)
 
 
-def rounds_with_checkpoint(run: Run) -> list[int]:
-    """Return the rounds, counted from 1, whose state is still on the disk."""
-    return [n + 1 for n, file in checkpoint_files(run.path, run.history).items() if file.exists()]
-
-
 def fork(opened: Opened, rounds: list[int]) -> None:
     """Ask from which round a new run is to start."""
-    st.markdown("A new run that starts from the state after a round of this one.")
+    st.markdown(
+        "A new run that starts from the state after a round of this one. The states of older rounds"
+        " are not kept."
+    )
     after = st.selectbox("After round", rounds, index=len(rounds) - 1, key="fork-round")
     named = harmless(f"{opened.name}-fork")
     new = st.text_input("Name of the new run", named, key="fork-name", max_chars=64)
