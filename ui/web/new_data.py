@@ -23,6 +23,7 @@ from ui.web.widgets import Filled, Values, draw, grid
 
 TEMPLATES = ("data.prompt", "data.response", "data.text")
 SHOWN = ("data.source", "data.max_tokens", "data.count", "data.examples", *TEMPLATES)
+FIELDS = ("data.clients.key", "data.clients.label")  # that name a field of a row
 LEARNT = {"answer": "an answer to a prompt", "text": "a whole text"}
 TOKENS = 160  # of an answer that are drawn
 
@@ -176,14 +177,24 @@ def token_text(token: str) -> str:
     return f":green-background[{plain(visible) or '∅'}]"
 
 
+def without(table: Mapping[str, Any], keys: list[str]) -> Table:
+    """Return a table that leaves some keys of ``[data.clients]`` out."""
+    left = {name.rpartition(".")[2] for name in keys}
+    held = {name: x for name, x in got(table, "data.clients", {}).items() if name not in left}
+    return {**table, "data": {**got(table, "data", {}), "clients": held}}
+
+
 def clients(filled: Filled, found: Sample | None) -> Values:
     """Ask how rows become clients."""
     st.markdown("**Who holds which row**")
     mine = [c for c in CONTROLS.values() if c.table == "data.clients"]
     fields = list(found.fields) if found else []
-    known = {**filled.known, "data.clients.key": fields, "data.clients.label": fields}
-    offered = Filled(filled.table, filled.id, known)
-    values: Values = {"data.clients.by": draw(CONTROLS["data.clients.by"], offered)}
+    known = {**filled.known, **dict.fromkeys(FIELDS, fields)}
+    # What the form was filled with may name fields that this data does not have.
+    named = {key: got(filled.table, key) for key in FIELDS}
+    strange = [key for key, name in named.items() if fields and name not in (None, *fields)]
+    offered = Filled(without(filled.table, strange), filled.id + ".own" * bool(strange), known)
+    values: Values = {"data.clients.by": draw(CONTROLS["data.clients.by"], filled)}
     useful = [c for c in mine[1:] if of_use(c, values)]
     folded = [c for c in useful if c.key.endswith((".min_examples", ".unseen", ".test_key"))]
     values |= grid([c for c in useful if c not in folded], offered)

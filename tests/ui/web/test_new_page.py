@@ -178,12 +178,21 @@ def test_a_file_of_ones_own(open_new, tmp_path):
     app = open_new()
     app.text_input("new1.data.source").set_value(str(file))
     looked(app)
+    said = app.error[0].value.replace("\\", "")
+    assert 'by = "key" needs key' in said  # that of the built-in data is not a field of these
+    app.selectbox("new1.data.clients.by").set_value("iid")
+    looked(app)
     assert "data: give prompt and response" in app.error[0].value.replace("\\", "")
     app.text_area("new1.data.prompt").set_value("{q}")
     app.text_area("new1.data.response").set_value("{a}")
-    app.selectbox("new1.data.clients.by").set_value("iid")
     looked(app)
-    assert not app.error and any("green-background" in m.value for m in app.markdown)
+    assert [x.value for x in app.error] == []
+    assert any("green-background" in m.value for m in app.markdown)
+    app.text_area("new1.data.prompt").set_value("{question}")
+    looked(app)
+    said = app.error[0].value.replace("\\", "")
+    assert "data.prompt: no row has a field 'question'; there are q, a" in said
+    assert app.button(key="start").disabled
     app.text_input("new1.data.source").set_value("no-such.jsonl")
     looked(app)
     assert not app.exception

@@ -5,6 +5,7 @@ from concurrent.futures import Future
 import streamlit as st
 
 from federation.config import ORGANISATIONS
+from federation.data.dataset import plain_templates, with_defaults
 from federation.errors import ConfigError, FedpilotError
 from ui.web import new_data, new_side
 from ui.web.checker import Answer, answer_of
@@ -214,9 +215,11 @@ with counted:
 error, config, sizes = "", None, {}
 try:
     config = judged(table, len(report["clients"]) if report else None)
+    if sample:
+        plain_templates(with_defaults(config.data)).check(sample.fields)
 except FedpilotError as wrong:
     error = str(wrong)
-if config is not None:
+if config is not None and not error:
     asked.append(ask("check", table=table))
     answer, error = answer_of(asked[-1], MOMENT)
     sizes = answer or {}
