@@ -126,7 +126,11 @@ def test_the_gates_verdict_is_the_exit_code(
     low = 0.1 if admitted else -0.1
     found = Verdict(admitted, "nll", (0, 1, 2), (2.0,) * 3, (1.8,) * 3, 0.2, low, 0.5, 0.95)
     monkeypatch.setattr(gate, "judge", lambda *_: found)
-    said = call("synthesize", "p.toml", "--out", "set.jsonl", "--gate", world.config)
+    config = at / "gate.toml"
+    names = '{question = "instruction", answer = "response", kind = "label"}'
+    text = world.config.read_text().replace("[data]\n", f"[data]\nextra_fields = {names}\n", 1)
+    config.write_text(text)
+    said = call("synthesize", "p.toml", "--out", "set.jsonl", "--gate", config)
     if admitted:
         assert said.code == 0 and "gain in nll +0.2000, 95% interval +0.1000" in said.out
     else:
