@@ -102,7 +102,7 @@ def cost(row: Row) -> list[str]:
 def caption(run: Run) -> Text:
     """Explain what could be misread."""
     wanted = asked(run)
-    lines = ["loss in nats per token: lower is better; all others: higher"]
+    lines = ["loss in nats per token, bytes and seconds: lower is better; other figures: higher"]
     unseen = run.figures("unseen")
     quality = (m for m in HIGHER_IS_BETTER if any(m in metrics for metrics in unseen.values()))
     metric = next(quality, "nll")

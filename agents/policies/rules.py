@@ -47,14 +47,20 @@ class Plateau:
         rounds = list(series)
         best = min(series, key=series.__getitem__)
         cited = f"{metric}@{rounds[-1]}", f"{metric}@{best}"
-        if exploded(observation) or series[rounds[-1]] > (1 + self.explosion) * series[best]:
-            return lowered(bound, 0.0, cited, "the loss exploded")
+        named = f"the {metric.replace('_', ' ')}"
+        if exploded(observation):
+            return lowered(bound, 0.0, cited, "a client's loss was no number")
+        if series[rounds[-1]] > (1 + self.explosion) * series[best]:
+            return lowered(bound, 0.0, cited, f"{named} rose far above its best")
         changed = last_change(observation)
         waited = [n for n in rounds if n > max(changed, self.last_best(series))]
         if len(waited) >= self.patience:
             why = f"no new best {metric.replace('_', ' ')} in {len(waited)} rounds"
             return lowered(bound, bound.current * self.factor, cited, why)
-        return Answer(proposal=Proposal(evidence=cited[:1], rationale="the loss still falls"))
+        if rounds[-1] != best:
+            why = f"{named} is not at its best, and that is too recent to act on"
+            return Answer(proposal=Proposal(evidence=cited, rationale=why))
+        return Answer(proposal=Proposal(evidence=cited[:1], rationale=f"{named} still falls"))
 
     def last_best(self, series: dict[int, float]) -> int:
         """Return the last round whose loss was lower than all before by more than a trifle."""

@@ -202,7 +202,7 @@ def table(record: ContributionsRecord) -> Table:
     )
     laid.add_column("client")
     laid.add_column("test loss without it, difference", justify="right")
-    laid.add_column("on others' rows like its own, than as loud as they", justify="right")
+    laid.add_column("on others' rows like its own, difference", justify="right")
     for client in worst_first(record):
         own = interval(record.own[client]) if client in record.own else "nobody holds the like"
         laid.add_row(client, interval(record.effects[client]), own)

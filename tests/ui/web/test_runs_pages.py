@@ -62,6 +62,14 @@ def test_the_table_is_drawn_anew_only_when_something_went_on(
         assert seen() != drawn
 
 
+def test_a_selection_never_moves_on_to_another_run(open_page: Open, runs: Path) -> None:
+    """Rows are selected by place; the table is another one where its runs are others."""
+    record(runs / "one")
+    ids = [open_page().dataframe[0].proto.id for _ in range(2)]
+    record(runs / "two")
+    assert ids[0] == ids[1] != open_page().dataframe[0].proto.id
+
+
 def test_one_damaged_run_hides_no_other(open_page: Open, runs: Path) -> None:
     record(runs / "good")
     (record(runs / "bad") / "config.json").write_text("{")

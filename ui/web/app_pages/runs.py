@@ -1,5 +1,6 @@
 """Runs: what there is, what it came to, and what can be done with it."""
 
+import hashlib
 import time
 from collections.abc import Sequence
 
@@ -71,8 +72,10 @@ def table() -> None:
     if not len(shown):
         st.caption("No run is like that.")
         return
+    # Rows are selected by their place: where the list changed, nothing is selected any more.
+    listed = hashlib.sha256("/".join(map(str, shown["run"])).encode()).hexdigest()[:8]
     event = st.dataframe(
-        shown, key="table", hide_index=True, column_config=COLUMNS, on_select="rerun",
+        shown, key=f"table-{listed}", hide_index=True, column_config=COLUMNS, on_select="rerun",
         selection_mode="single-row", placeholder="", alt="Runs with their status, figures and cost",
     )  # fmt: skip
     chosen = event["selection"]["rows"]
