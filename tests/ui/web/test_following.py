@@ -142,3 +142,28 @@ def test_a_page_is_drawn_anew_when_something_changed_and_at_no_other_time(
         write(writer, config(9), 7)
     look()
     assert drawn_anew == [True]
+
+
+@pytest.mark.parametrize("page", ["live", "decisions"])
+def test_a_run_that_ends_while_it_is_drawn_is_followed_to_its_end(
+    open_page: Open, runs: Path, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """What was drawn as going on has to be drawn anew, though it has ended by then."""
+    followed: list[str] = []
+    monkeypatch.setattr(shell, "follow", lambda seen, *rest: followed.append(page))
+    cfg = config(9)
+    writer = RunWriter.create(runs / "one", cfg.model_dump_json())
+    with patch("os.fsync"):
+        write(writer, cfg, 3)
+    real = curves.loss
+
+    def ending(*args: object) -> object:
+        writer.close()
+        return real(*args)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(curves, "loss", ending)
+    app = open_page(page, run="one")
+    assert not app.exception
+    assert len(followed) == 2  # by Runs, which is opened first, and by this page
+    open_page(page, run="one")
+    assert len(followed) == 2  # it has ended

@@ -145,7 +145,9 @@ def came(row: Row) -> str:
     return NOTHING if row.hit is None else "as expected" if row.hit else "otherwise"
 
 
+# Told before drawing: a run that ends meanwhile is drawn as going on, and has to be drawn anew.
+goes_on = first.status == "running" or any(x.alive for x in jobs(shelf().folder, first.name))
 drawn = seen(first)
 show(first)
-if first.status == "running" or any(job.alive for job in jobs(shelf().folder, first.name)):
+if goes_on:
     follow(lambda: seen(shelf().open(first.name)), drawn, EVERY, began)

@@ -175,7 +175,9 @@ def fork(opened: Opened, rounds: list[int]) -> None:
 
 
 job = going_on(first.name)
+# Told before drawing: a run that ends meanwhile is drawn as going on, and has to be drawn anew.
+goes_on = first.status == "running" or job is not None
 drawn = seen(first, job)
 show(first, job)
-if first.status == "running" or job is not None:
+if goes_on:
     follow(lambda: seen(shelf().open(first.name), going_on(first.name)), drawn, EVERY, began)
