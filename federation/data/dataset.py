@@ -219,7 +219,8 @@ def with_marked(
     def read() -> Iterator[tuple[str, Row]]:
         yield from own
         for origin, row in extra:
-            named = {**row, **{name: row.get(source, "") for name, source in fields.items()}}
+            # What is not there is not made up: whoever asks for the field says that it is missing.
+            named = {**row, **{field: row[name] for field, name in fields.items() if name in row}}
             if not named.get(key):
                 raise DataError(
                     f"{origin}: has no {theirs!r}, which names the client it is for;"

@@ -83,6 +83,8 @@ def test_extra_rows_are_read_under_the_names_of_the_data(world, tmp_path):
         assert texts(renamed, rows) == texts(same, ours)
     with pytest.raises(DataError, match=r"has no 'client'.*data\.extra_fields"):
         load_one(other)
+    with pytest.raises(DataError, match="'question'"):  # a name that nothing has is no empty text
+        load_one(other, named.replace('"ask"', '"asks"'))
 
 
 @pytest.mark.parametrize(
