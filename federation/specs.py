@@ -231,7 +231,7 @@ class EngineSpec(Spec):
     token_budget: int = Field(
         default=65_536,
         ge=128,
-        description="most tokens, padding included, in one pass when chunk is auto",
+        description="most tokens, padding included, in memory at once when chunk is auto",
     )
     keep_updates: int = Field(
         default=0,

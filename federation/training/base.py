@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NANO = Path(__file__).parents[1] / "nano"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 Dtype = Literal["auto", "float32", "bfloat16", "float64"]
 Device = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
@@ -149,6 +149,7 @@ def load_base(name: str, dtype: Dtype = "auto", fast: bool = True, device: Devic
     """
     from transformers import AutoModelForCausalLM
 
+    keep_freed_memory()  # before threads that load weights have heaps of their own
     place = resolve_device(device)
     source, tokenizer = model_source(name), load_tokenizer(name)
     with loading(name):
@@ -220,12 +221,14 @@ def keep_freed_memory() -> None:
     """Let the C library reuse freed memory instead of giving it back to the system, where it can.
 
     A pass frees and takes the same large blocks again and again; the system would have to fill
-    each with zeros every time, about a twentieth of all the processor does.
+    each with zeros every time, about a twentieth of all the processor does.  And let threads share
+    one heap: each with its own would keep as much for itself.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:  # glibc's; its numbers stand in malloc.h
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_MMAP_THRESHOLD, 2**30)
+        mallopt(M_ARENA_MAX, 1)
 
 
 @torch.no_grad()

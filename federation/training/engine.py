@@ -1,4 +1,4 @@
-"""The local engine: a cohort on one machine, several clients a pass.
+"""The local engine: a cohort on one machine, several clients a pass, several passes at a time.
 
 How many share a pass is chosen for speed and memory, never for meaning: ``train`` over a union of
 clients is the concatenation of ``train`` over its parts.
@@ -6,9 +6,13 @@ clients is the concatenation of ``train`` over its parts.
 Shape suffixes: C clients, P flat parameters.
 """
 
+import math
+import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -25,6 +29,7 @@ from federation.training.local import (
     train_stack,
 )
 from federation.training.memory import ClientMemory
+from federation.training.workers import side_by_side, workers
 from federation.tree import Tree, finite_rows, rows
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
@@ -32,6 +37,9 @@ CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 
 class LocalEngine:
     """Trains a cohort in stacks of at most ``chunk`` clients over one frozen base.
+
+    Stacks are trained side by side on a processor's cores, each on its share of torch's threads;
+    which stack runs when changes nothing.
 
     Attributes:
         task: what is trained, on what, by which algorithm.
@@ -64,22 +72,26 @@ class LocalEngine:
 
     def train(self, sent: Tree, plan: RoundPlan) -> Reports:
         """Let every client of the plan do its local work from what was sent."""
-        steps = dict(zip(plan.clients, plan.steps_C, strict=True))
-        # Most steps first, so that the clients still at work are always the first rows of a stack.
-        order = sorted(plan.clients, key=lambda client: (-steps[client], client))
+        stacks = stacked(plan, self.chunk)
+        given_up = threading.Event()  # what is still trained when a round is given up ends early
+        calls = (self._call(sent, part, given_up.is_set) for part in stacks)
         parts = []
-        for is_first in (True, False):
-            group = [client for client in order if (client in plan.first) == is_first]
-            for start in range(0, len(group), self.chunk):
-                part = plan.only(group[start : start + self.chunk])
-                parts.append(self._train_stack(sent, part))
+        count = passes_at_once(self.task, len(stacks))
+        with closing(side_by_side(calls, count, given_up.set)) as results:
+            for part, trained in zip(stacks, results, strict=True):
+                parts.append(self._received(part, trained))
                 self.done(len(part.clients))
         return Reports.concat(parts).only(plan.clients)
 
-    def _train_stack(self, sent: Tree, plan: RoundPlan) -> Reports:
+    def _call(
+        self, sent: Tree, plan: RoundPlan, given_up: Callable[[], bool]
+    ) -> Callable[[], Trained]:
+        """Prepare the work of a stack: all of it that reads what clients keep."""
         fresh = fresh_memory(self.task.algorithm, sent["params"], plan)
         kept_C = self._memory.gather(plan.clients, fresh)
-        trained: Trained = train_stack(self.task, sent, kept_C, plan, self.schedules(plan))
+        return lambda: train_stack(self.task, sent, kept_C, plan, self.schedules(plan), given_up)
+
+    def _received(self, plan: RoundPlan, trained: Trained) -> Reports:
         weights = [len(self._rows_of(client)) for client in plan.clients]
         everything = Reports(
             clients=plan.clients,
@@ -112,41 +124,83 @@ class LocalEngine:
         ]
 
 
+def stacked(plan: RoundPlan, chunk: int) -> list[RoundPlan]:
+    """Split a plan into stacks of about equally many clients, at most ``chunk``.
+
+    Clients that share no pass with the rest come first.  Most steps first, so that clients still at
+    work are always the first rows of a stack.
+    """
+    steps = dict(zip(plan.clients, plan.steps_C, strict=True))
+    order = sorted(plan.clients, key=lambda client: (-steps[client], client))
+    stacks = []
+    for is_first in (True, False):
+        group = [client for client in order if (client in plan.first) == is_first]
+        count = math.ceil(len(group) / chunk)
+        ends = [len(group) * i // count for i in range(count + 1)] if count else []
+        stacks += [plan.only(group[start:end]) for start, end in pairwise(ends)]
+    return stacks
+
+
+def passes_at_once(task: Task, stacks: int) -> int:
+    """Return how many stacks are trained side by side.
+
+    One on a GPU, one where clients do not share the base, and one where a model has state of its
+    own: rotary angles that follow the longest sequence it reads.
+    """
+    rope = getattr(task.base.model.config, "rope_parameters", None) or {}
+    moves = any(word in str(rope.get("rope_type")) for word in ("dynamic", "longrope"))
+    alone = moves or task.base.device.type != "cpu" or task.trainable.rows_per_pass is not None
+    return 1 if alone else workers(stacks)
+
+
 def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_budget: int) -> int:
     """Find how many clients a pass are fastest here, by one real step of each size.
 
-    Larger is not always faster: beyond some size activations fall out of the processor's cache.
+    Larger is not always faster: beyond some size activations fall out of the processor's cache, and
+    too few passes leave cores idle.
 
     Args:
         engine: the engine to be measured; its clients' memory is not touched.
         params: initial parameters ``(P,)``.
         plan: a real plan of the run.
-        token_budget: most tokens (padding included) that may be in memory in one pass.
+        token_budget: most tokens (padding included) that may be in memory at once.
     """
-    most = min(len(plan.clients), engine.task.trainable.rows_per_pass or len(plan.clients))
-    best, best_speed = 1, 0.0
-    for chunk in (c for c in CANDIDATES if c <= most):
-        part = plan.only(plan.clients[:chunk])
+    clients = len(plan.clients)
+    most = min(clients, engine.task.trainable.rows_per_pass or clients)
+    best, best_seconds = 1, math.inf
+    for chunk in (c for c in CANDIDATES if c < 2 * most):
+        stacks = math.ceil(clients / min(chunk, most))
+        part = plan.only(plan.clients[: math.ceil(clients / stacks)])
+        count = passes_at_once(engine.task, stacks)
         batch = batch_at(engine.task.tokens, engine.schedules(part), 0)
-        if chunk > 1 and batch.ids_CBT.numel() > token_budget:
+        if chunk > 1 and count * batch.ids_CBT.numel() > token_budget:
             break
-        speed = chunk / seconds_per_step(engine.task, params, batch)
-        if speed <= best_speed * 1.03:  # no faster: larger only needs more memory
+        seconds = math.ceil(stacks / count) * seconds_per_step(engine.task, params, batch, count)
+        if seconds < 0.97 * best_seconds:  # hardly faster only needs more memory
+            best, best_seconds = min(chunk, most), seconds
+        elif chunk > 2 * best:
             break
-        best, best_speed = chunk, speed
     return best
 
 
-def seconds_per_step(task: Task, params: Tensor, batch: Batch, repeats: int = 1) -> float:
-    """Return the fastest of a few gradient passes after one to warm up."""
+def seconds_per_step(
+    task: Task, params: Tensor, batch: Batch, count: int = 1, repeats: int = 1
+) -> float:
+    """Return the fastest of a few gradient passes, ``count`` at once, after one to warm up."""
     device = task.base.device
     batch, params_C = batch.to(device), params.to(device).expand(len(batch.count_C), -1).clone()
-    gradient = GradientPass(task, params_C)
-    seconds = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        _, grad_C = gradient(batch)
-        grad_C[0, 0].item()  # a GPU answers when it is done
-        seconds.append(time.perf_counter() - start)
-    gradient.close()
-    return min(seconds[1:])
+    together = threading.Barrier(count)
+
+    def passes() -> float:
+        gradient = GradientPass(task, params_C)
+        seconds = []
+        for _ in range(repeats + 1):
+            together.wait()
+            start = time.perf_counter()
+            _, grad_C = gradient(batch)
+            grad_C[0, 0].item()  # a GPU answers when it is done
+            seconds.append(time.perf_counter() - start)
+        gradient.close()
+        return min(seconds[1:])
+
+    return max(side_by_side([passes] * count, count, together.abort))

@@ -8,6 +8,7 @@ the first rows, and a client that has finished costs nothing.
 Shape suffixes: C clients, P flat parameters, S steps, B batch rows.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -37,7 +38,10 @@ class Trainable(Protocol):
         ...
 
     def bind(self, views: Params | None) -> Params:
-        """Let the model use rows of parameters; return the leaves, in layout order."""
+        """Let the model use rows of parameters; return the leaves, in layout order.
+
+        Where clients share the base, what is bound is bound for this thread alone.
+        """
         ...
 
 
@@ -68,6 +72,10 @@ class Trained:
     loss_C: Tensor
     tokens_C: Tensor
     norm_C: Tensor
+
+
+class GivenUp(Exception):
+    """Nobody waits for this training any more."""
 
 
 class GradientPass:
@@ -127,7 +135,12 @@ def head(tree_C: Tree, clients: int) -> Tree:
 
 @torch.no_grad()
 def train_stack(
-    task: Task, sent: Tree, kept_C: Tree, plan: RoundPlan, schedules: list[np.ndarray]
+    task: Task,
+    sent: Tree,
+    kept_C: Tree,
+    plan: RoundPlan,
+    schedules: list[np.ndarray],
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Trained:
     """Let a stack of clients do its local work together, where the base lies.
 
@@ -139,6 +152,10 @@ def train_stack(
         kept_C: what each client kept, rows aligned with ``plan.clients``.
         plan: a plan over these clients, ordered by decreasing number of steps.
         schedules: rows of every step of each client, ``(S_c, B_c)``.
+        given_up: asked before every step whether nobody waits for the result any more.
+
+    Raises:
+        GivenUp: if nobody does.
     """
     algorithm, work, C = task.algorithm, plan.work, len(plan.clients)
     device = task.base.device
@@ -154,6 +171,8 @@ def train_stack(
     tokens_C = torch.zeros(C, dtype=torch.int64)
     gradient = GradientPass(task, params_C)
     for step in range(max(len(schedule) for schedule in schedules)):
+        if given_up():
+            raise GivenUp
         batch = batch_at(task.tokens, schedules, step)
         active = len(batch.count_C)
         step_loss_C, grad_C = gradient(batch)

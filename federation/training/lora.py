@@ -9,6 +9,7 @@ Shape suffixes: C clients, B batch rows, T tokens, R rank, P flat parameters.
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -27,6 +28,13 @@ from federation.tree import Layout, Params
 ALL_LINEAR = "all-linear"
 
 
+class Bound(threading.local):
+    """The adapters of a layer, for each thread its own: threads share the frozen weights alone."""
+
+    A_C: Tensor | None = None
+    B_C: Tensor | None = None
+
+
 class StackedLoRA(nn.Module):
     """A frozen linear layer and C clients' adapters on it.
 
@@ -40,8 +48,17 @@ class StackedLoRA(nn.Module):
         super().__init__()
         self.base = base
         self.scale = scale
-        self.lora_A: Tensor | None = None
-        self.lora_B: Tensor | None = None
+        self.bound = Bound()
+
+    @property
+    def lora_A(self) -> Tensor | None:
+        """A of every client, if adapters are bound."""
+        return self.bound.A_C
+
+    @property
+    def lora_B(self) -> Tensor | None:
+        """B of every client, if adapters are bound."""
+        return self.bound.B_C
 
     @property
     def weight(self) -> Tensor:
@@ -163,13 +180,15 @@ class LoRA:
     def bind(self, views: Params | None) -> Params:
         """Let the adapted layers use ``(C, ...)`` views of a matrix; None restores the base.
 
+        What is bound in one thread is not seen by another.
+
         Returns:
             The leaves that gradients are taken of, by name, in the order of the layout.
         """
         leaves = {name: view.detach().requires_grad_() for name, view in (views or {}).items()}
         for name, module in self._modules.items():
-            module.lora_A = leaves.get(f"{name}.lora_A.weight")
-            module.lora_B = leaves.get(f"{name}.lora_B.weight")
+            module.bound.A_C = leaves.get(f"{name}.lora_A.weight")
+            module.bound.B_C = leaves.get(f"{name}.lora_B.weight")
         return leaves
 
 

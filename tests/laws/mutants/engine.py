@@ -209,6 +209,18 @@ rounds = partial(laws.rounds_of_one_client_are_plain_training, 0.0, chunk=CHUNK)
 batched_adamw = partial(laws.batched_is_sequential, fedavg(), KEPT_ADAMW, CHUNK)
 batched_sgd = partial(laws.batched_is_sequential, fedavg(), KEPT_SGD, CHUNK)
 frozen = partial(laws.base_is_frozen, fedavg(), laws.SGD)
+
+
+def frozen_in_this_thread() -> None:
+    """One client a pass, and no thread of its own, with which what it leaves behind would go."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        frozen(1)
+    finally:
+        torch.set_num_threads(threads)
+
+
 replayed = partial(laws.any_round_can_be_replayed_alone, fedavg(), laws.SGD, CHUNK)
 owned = partial(laws.memory_has_an_owner, fedavg(), KEPT_ADAMW, CHUNK)
 
@@ -238,5 +250,5 @@ MUTANTS: dict[str, Mutant] = {
     "rows of another client": one(base, "pack", clients_of_equal_length, cohort_sgd),
     "sequences run together": one(packing, "grouped", sequences_as_one, cohort_sgd),
     "base written": one(LoRA, "bind", bind_and_merge, partial(frozen, CHUNK)),
-    "adapter left on the base": one(local.GradientPass, "close", stay_bound, partial(frozen, 1)),
+    "adapter left on the base": one(local.GradientPass, "close", stay_bound, frozen_in_this_thread),
 }
