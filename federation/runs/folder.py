@@ -47,7 +47,19 @@ def read_config(path: Path) -> dict[str, JsonValue]:
         raise CorruptError(f"{path / CONFIG} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise CorruptError(f"{path / CONFIG} is damaged: it holds no table of settings")
-    return config
+    return at_home(config, path)
+
+
+def at_home(config: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
+    """Let a run that was moved or copied find the rows that were made up for it."""
+    data = config.get("data")
+    extra = data.get("extra") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(extra, str):
+        return config
+    here = path.absolute() / MADE_UP / Path(extra).name
+    if Path(extra).parent.name != MADE_UP or not here.is_file():
+        return config
+    return {**config, "data": {**data, "extra": str(here)}}
 
 
 def is_run(path: Path) -> bool:

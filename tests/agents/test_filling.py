@@ -119,6 +119,17 @@ def test_made_up_files_that_were_changed_are_named_and_nobody_goes_on(world, tmp
     assert problems(run.path) == []
 
 
+def test_a_run_that_was_moved_finds_its_made_up_rows(world, tmp_path, judging):
+    judging(True)
+    run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    moved = run.path.rename(tmp_path / "elsewhere")
+    assert problems(moved) == []
+    again = replay(moved, tmp_path / "again", cache=tmp_path / "cache")
+    states = [[x.checkpoint_sha256 for x in r.history.rounds.values()] for r in (run, again)]
+    assert states[0] == states[1]
+    assert Run.open(moved).config["data"]["extra"] == str(moved / MADE_UP / "rows.jsonl")
+
+
 def test_what_an_interrupted_start_left_is_made_anew(world, tmp_path, judging):
     judging(False)
     (tmp_path / "run" / MADE_UP).mkdir(parents=True)
