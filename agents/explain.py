@@ -123,6 +123,9 @@ def of_record(
             round, decided, [x for x in history.evaluations if x.round == round.round], smallest
         )
     }
+    if before:
+        both = of_both(before, record)
+        facts[both.id] = both
     facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
     filling = decision and of_details(decision.details)
     if decision and filling:
@@ -137,6 +140,11 @@ def of_record(
     if wrong:
         raise AssertionError(f"an explanation states what the record does not say: {wrong}")
     return claims, facts
+
+
+def of_both(before: RoundRecord, record: RoundRecord) -> Fact:
+    """Count the clients of a round that trained in the round before as well."""
+    return fact("of_both", len({*before.clients} & {*record.clients}), "clients", record.round)
 
 
 Tests = dict[str, WhatIfRecord]
@@ -253,11 +261,22 @@ def of_loss(facts: Mapping[str, Fact], round: int, name: str, words: str) -> Ite
     fall = before.value - now.value
     moved = f"{abs(fall):.3f} {'lower' if fall > 0 else 'higher'} than in the round before"
     same = abs(fall) < 0.0005
+    others, who = of_others(facts, round) if name == "loss" else ("", ())
     yield Claim(
         kind="no_change" if same else "change",
-        text=f"{text}, {'as in the round before' if same else moved}.",
-        cites=(now.id, before.id),
+        text=f"{text}, {'as in the round before' if same else moved}{others}.",
+        cites=(now.id, before.id, *who),
     )
+
+
+def of_others(facts: Mapping[str, Fact], round: int) -> tuple[str, tuple[str, ...]]:
+    """Say who trained in only one of two rounds, if anybody did; and which facts say so."""
+    names = (f"of_both@{round}", f"reported@{round}", f"reported@{round - 1}")
+    both, now, then = (facts[name].value for name in names)
+    if both == now == then:
+        return "", ()
+    who = f"clients in both: {both:.0f}, of {now:.0f} now and {then:.0f} then"
+    return f"; {who if both else 'other clients trained then'}", names
 
 
 def of_clients(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:

@@ -11,6 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Literal
 
@@ -69,6 +70,11 @@ class Fact(BaseModel):
     round: int | None = Field(default=None, ge=0, description="the round it belongs to")
     clients: int = Field(default=0, ge=0, description="how many clients it is made of")
 
+    @cached_property
+    def text(self) -> str:
+        """Canonical JSON, made once: a fact is part of every later observation."""
+        return canonical(self.model_dump(mode="json"))
+
 
 class Observation(BaseModel):
     """What is known when a round has to be decided.
@@ -102,18 +108,27 @@ class Observation(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Hash of the canonical JSON."""
-        return digest(self.model_dump(mode="json"))
+        """Hash of the canonical JSON, which is put together of that of the facts."""
+        plain = self.model_dump(mode="json", exclude={"facts"})
+        before = canonical({name: x for name, x in plain.items() if name < "facts"})
+        after = canonical({name: x for name, x in plain.items() if name > "facts"})
+        facts = ",".join(fact.text for fact in self.facts)
+        text = f'{before[:-1]},"facts":[{facts}],{after[1:]}'
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def series(self, name: str) -> dict[int, float]:
         """Return the values of a figure by round, oldest first."""
         return {f.round: f.value for f in self.facts if f.name == name and f.round is not None}
 
 
+def canonical(values: object) -> str:
+    """Write JSON values in the one form that is hashed."""
+    return json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
 def digest(values: object) -> str:
     """Hash JSON values in their canonical form."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(canonical(values).encode()).hexdigest()
 
 
 def observe(
@@ -128,6 +143,7 @@ def observe(
     smallest: int,
     selection: SelectionBounds | None = None,
     may_stop: bool = False,
+    told: dict[int, tuple[Fact, ...]] | None = None,
 ) -> Observation:
     """Say what the journal of a run tells before a round.
 
@@ -142,17 +158,17 @@ def observe(
         smallest: figures over fewer clients are left out.
         selection: what may be chosen of who is asked.
         may_stop: whether the run may end early after this round.
+        told: round -> its facts, as far as they were made before; what is new is added.
     """
+    told = {} if told is None else told
     after: dict[int | None, list[EvaluationRecord]] = {}
     for evaluation in history.evaluations:
         after.setdefault(evaluation.round, []).append(evaluation)
-    facts = [
-        found
-        for n in range(round)
-        for found in facts_of_round(
-            history.rounds[n], history.decisions.get(n), after.get(n, ()), smallest
-        )
-    ]
+    for n in range(round):
+        if n not in told:
+            record, decision = history.rounds[n], history.decisions.get(n)
+            told[n] = tuple(facts_of_round(record, decision, after.get(n, ()), smallest))
+    facts = [found for n in range(round) for found in told[n]]
     if selection is not None and selection.most_excluded and smallest <= 1:
         single = facts_of_clients(history, round)
         facts += [fact for told in single.values() for fact in told]

@@ -17,7 +17,7 @@ from agents import asking
 from agents.canary import CAUTIOUS, how_many, is_far, is_first_of_model, judged, moved
 from agents.cohorts import Choices
 from agents.explain import as_text, of_record
-from agents.facts import Observation
+from agents.facts import Fact, Observation
 from agents.filling import DETAIL, Filling
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, configured
@@ -101,6 +101,7 @@ class PilotPlanner(RulePlanner):
         self._history = history
         self._spec = spec
         self._filling = filling
+        self._told: dict[int, tuple[Fact, ...]] = {}
         self._outer = spec.outer(setup.config, len(setup.clients))
         self._policy = build_policy(spec.proposer, len(self._outer), spec)
         self._fallback = completed(build_policy(spec.on_failure, len(self._outer)), spec)
@@ -124,7 +125,7 @@ class PilotPlanner(RulePlanner):
     def observation(self, round: int) -> Observation:
         """Say what is known before a round."""
         bounds = self._choices and self._choices.bounds(self._history, round)
-        return seen(self._history, self._config, self._spec, self._outer, round, bounds)
+        return seen(self._history, self._config, self._spec, self._outer, round, bounds, self._told)
 
     def current(self, round: int) -> dict[str, float]:
         """Return every knob's value in the round before, as configured before round 0."""

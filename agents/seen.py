@@ -6,7 +6,7 @@ so that whoever reads a run can look over the pilot's shoulder.
 
 from collections.abc import Mapping, Sequence
 
-from agents.facts import Observation, observe
+from agents.facts import Fact, Observation, observe
 from agents.knobs import bounds_now, configured
 from agents.rollback import narrowed, standing
 from agents.selection import SelectionBounds
@@ -28,6 +28,7 @@ def seen(
     outer: Limits,
     round: int,
     selection: SelectionBounds | None = None,
+    told: dict[int, tuple[Fact, ...]] | None = None,
 ) -> Observation:
     """Say what is known before a round.
 
@@ -38,6 +39,7 @@ def seen(
         outer: outer limits of the open knobs.
         round: from 0.
         selection: how far the choice of clients goes; None: it is not the pilot's.
+        told: facts of rounds that were made before, see :func:`agents.facts.observe`.
     """
     values = values_before(history, config, round)
     return observe(
@@ -51,6 +53,7 @@ def seen(
         smallest=spec.smallest,
         selection=selection,
         may_stop=may_stop(history, config, spec, round),
+        told=told,
     )
 
 

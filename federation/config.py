@@ -285,8 +285,12 @@ class Config(Spec):
             raise ConfigError(f"{origin}: {describe(error, cls)}") from None
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, hint: str = "`fedpilot init` writes one") -> dict[str, Any]:
     """Read a TOML file.
+
+    Args:
+        path: the file.
+        hint: where one comes from, if it is not there.
 
     Raises:
         ConfigError: if it is missing, unreadable or not TOML.
@@ -294,7 +298,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; `fedpilot init` writes one") from None
+        raise ConfigError(f"{path}: there is no such file; {hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -352,6 +356,8 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
     key, value = ".".join(map(str, deepest)), same[0].get("input")
     if first["type"].startswith("union_tag") and isinstance(value, Mapping):
         value = value.get("kind")
+    if same[0]["type"] == "missing":
+        return f"{key} {must}"
     return f"{key} {must}, got {got(value)}"
 
 

@@ -172,9 +172,9 @@ def run_experiment(
     config = resolved(config, base_dir or Path.cwd())
     watch.phase("loading model and data")
     setup = replace(set_up(config, base_dir, cache), planning=planning)
-    if cut := setup.data.corpus.report.cut_responses:
-        longest, n = config.data.max_tokens, len(setup.data.corpus.tokens)
-        watch.phase(f"{cut:,} of {n:,} responses are cut: data.max_tokens is {longest}")
+    report = setup.data.corpus.report
+    if report.cut_responses:
+        watch.phase(report.cut(config.data.max_tokens))
     return write(setup, Path(out), watch)
 
 

@@ -18,7 +18,7 @@ from federation.errors import ConfigError, CorruptError
 from federation.experiment import Planning, by_rule, set_up, write_on
 from federation.pretraining.recipe import flat, recipe_of
 from federation.runs import storage
-from federation.runs.folder import CLIENTS, CONFIG, JOURNAL, STATE
+from federation.runs.folder import CLIENTS, CONFIG, JOURNAL, STATE, given
 from federation.runs.journal import Journal
 from federation.runs.keys import NOISE_KEY, draw_key
 from federation.runs.records import ForkRecord, RoundRecord
@@ -189,6 +189,7 @@ def fill(parent: Run, made: Path, round: int, config: Config) -> None:
                 config_sha256=storage.sha256_file(made / CONFIG),
                 memory=memory,
                 changed=keys,
+                files=given(made),
             )
         )
 

@@ -142,7 +142,11 @@ class Stage:
         evaluation = Evaluation(setup.task, setup.data.corpus.examples, setup.data.form, spec)
         rows = test_rows(setup)
         params_C = torch.stack([params[0], *(params[i] for i in others)])
-        found = score(evaluation, params_C, [rows] * len(params_C))
+        found = list[scores.Columns]()
+        for some_C in params_C.split(evaluation.limits.models):  # as they would share a pass anyway
+            last = len(found) + len(some_C)
+            self.watch.phase(f"evaluating models {len(found) + 1} to {last} of {len(params_C)}")
+            found += score(evaluation, some_C, [rows] * len(some_C))
         by_place = dict(zip(others, found[1:], strict=True))
         return [by_place.get(i, found[0]) for i in range(len(params))]
 

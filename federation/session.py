@@ -344,6 +344,7 @@ def start_record(
         dtype=dtype_name(base),
         versions=versions(),
         config_sha256=writer.config_sha256,
+        files=writer.given,
         machine={
             "cpu": torch.backends.cpu.get_cpu_capability(),
             "device": device_name(base),

@@ -216,7 +216,6 @@ def from_training(staged: Stage, changes: Sequence[Change], seed: int) -> Repeat
 
 def judged(staged: Stage, was: Tree, others: Sequence[Tree], updates: Had) -> Repeat:
     """Judge models on the test set."""
-    staged.watch.phase("evaluating")
     return Repeat(
         columns=staged.columns([was, *others]),
         updates=updates,

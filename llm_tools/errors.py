@@ -63,5 +63,6 @@ def in_words(error: ValidationError, *, most: int = 8, values: bool = True) -> s
 def _complaint(where: Sequence[str | int], message: str, value: Any) -> str:
     place = ".".join(str(part) for part in where)
     # A table as value would repeat the whole answer.
+    said = message.removeprefix("Value error, ")
     got = "" if isinstance(value, dict | list) else f", not {value!r}"
-    return one_line(f"{place + ': ' if place else ''}{message}{got}", 200)
+    return one_line(f"{place + ': ' if place else ''}{said}{got}", 200)

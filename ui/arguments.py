@@ -241,6 +241,13 @@ def _picture(name: str) -> Path:
     return Path(name)
 
 
+def _port(text: str) -> int:
+    """Take a port on which something can listen and be found."""
+    if not (text.isdecimal() and 1 <= int(text) <= 65_535):
+        raise ArgumentTypeError(f"{text!r} is no port: choose a whole number from 1 to 65535")
+    return int(text)
+
+
 def _data(parser: ArgumentParser) -> None:
     help = "TOML file, or run directory: the data that the run had"
     parser.add_argument("config", metavar="CONFIG", type=Path, help=help)
@@ -288,7 +295,7 @@ def _ui(parser: ArgumentParser) -> None:
     help = "folder that holds runs, or will (default: runs)"
     parser.add_argument("folder", metavar="RUNS", type=Path, nargs="?", help=help)
     help = "port of loopback (default: %(default)s)"
-    parser.add_argument("--port", metavar="N", type=int, default=8501, help=help)
+    parser.add_argument("--port", metavar="N", type=_port, default=8501, help=help)
 
 
 def _init(parser: ArgumentParser) -> None:

@@ -202,7 +202,7 @@ def from_toml(path: Path) -> StudySpec:
     Raises:
         ConfigError: if something in it cannot be used, in one line.
     """
-    table = read_toml(path)
+    table = read_toml(path, "examples/study.toml shows what one says")
     if isinstance(table.get("base"), str):
         table["base"] = read_toml(path.parent / table["base"])
     return from_table(table, str(path))

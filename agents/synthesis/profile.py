@@ -152,11 +152,8 @@ class Profile(Spec):
         Raises:
             ConfigError: naming key, value and what is allowed, in one line.
         """
-        if not path.exists():
-            raise ConfigError(
-                f"{path}: there is no such file; `fedpilot synthesize --init {path}` writes one"
-            )
-        return cls.from_table(read_toml(path), str(path))
+        hint = f"`fedpilot synthesize --init {path}` writes one"
+        return cls.from_table(read_toml(path, hint), str(path))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str = "profile") -> "Profile":
@@ -169,7 +166,9 @@ class Profile(Spec):
             return cls.model_validate(dict(table))
         except ValidationError as error:
             where = ".".join(str(part) for part in error.errors()[0]["loc"])
-            raise ConfigError(f"{origin}: {where}: {describe(error, cls)}") from None
+            text = describe(error, cls)
+            place = "" if text.startswith(where) else f"{where}: "
+            raise ConfigError(f"{origin}: {place}{text}") from None
 
 
 def profile_of(report: "HeterogeneityReport", domains: Mapping[str, str]) -> Profile:

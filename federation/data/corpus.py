@@ -80,6 +80,14 @@ class TokenReport:
     cut_responses: int
     dropped: dict[str, int]
 
+    def cut(self, max_tokens: int) -> str:
+        """Say in one line how many rows are cut; empty if none is."""
+        if not self.truncated:
+            return ""
+        learnt = f"{self.cut_responses:,}" if self.cut_responses else "none"
+        which = f"{self.truncated:,} of {self.n:,} rows, {learnt} of them in the response"
+        return f"cut: {which}; data.max_tokens is {max_tokens}"
+
 
 @dataclass(frozen=True)
 class Corpus:

@@ -69,7 +69,7 @@ class Recipe(Spec):
         Raises:
             ConfigError: naming key, value and what is allowed, in one line.
         """
-        return cls.from_table(read_toml(path), str(path))
+        return cls.from_table(read_toml(path, "recipes/nano.toml is one"), str(path))
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], origin: str) -> "Recipe":

@@ -5,13 +5,14 @@ Knows names and files; what the records of a run mean together is run.py's.
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from federation.errors import ConfigError, CorruptError
 from federation.runs import storage
+from federation.runs.keys import NOISE_KEY
 
 CONFIG, JOURNAL, STATE, CLIENTS = "config.json", "journal.jsonl", "state", "clients"
 INBOX = "inbox"
@@ -33,6 +34,9 @@ def read_config(path: Path) -> dict[str, JsonValue]:
         StorageError: if it cannot be read.
     """
     if not is_run(path):
+        if (path / MADE_UP).is_dir() and not (path / CONFIG).exists():
+            again = f"repeat: fedpilot run CONFIG --out {path}"
+            raise ConfigError(f"{path}: rows were being made up there and no run began; {again}")
         lacks = JOURNAL if (path / CONFIG).exists() else CONFIG
         raise ConfigError(f"{path} is not a run directory: it has no {lacks}; check the path")
     with storage.explained(path / CONFIG):
@@ -43,7 +47,19 @@ def read_config(path: Path) -> dict[str, JsonValue]:
         raise CorruptError(f"{path / CONFIG} is damaged: {error}") from error
     if not isinstance(config, dict):
         raise CorruptError(f"{path / CONFIG} is damaged: it holds no table of settings")
-    return config
+    return at_home(config, path)
+
+
+def at_home(config: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
+    """Let a run that was moved or copied find the rows that were made up for it."""
+    data = config.get("data")
+    extra = data.get("extra") if isinstance(data, dict) else None
+    if not isinstance(data, dict) or not isinstance(extra, str):
+        return config
+    here = path.absolute() / MADE_UP / Path(extra).name
+    if Path(extra).parent.name != MADE_UP or not here.is_file():
+        return config
+    return {**config, "data": {**data, "extra": str(here)}}
 
 
 def is_run(path: Path) -> bool:
@@ -65,6 +81,21 @@ def check_config(path: Path, sha256: str | None) -> None:
     file = path / CONFIG
     if sha256 and sha256 != storage.sha256_file(file):
         raise CorruptError(f"{file} was changed since the run began; restore it from a copy")
+
+
+def check_given(path: Path, files: Mapping[str, str]) -> None:
+    """Check that what stood in a run directory when the run began is what it was.
+
+    Args:
+        path: the run directory.
+        files: sha256 of each, as the journal has it.
+
+    Raises:
+        CorruptError: naming the first that is gone or was changed.
+    """
+    for name, sha256 in files.items():
+        if problem := damage(path / name, sha256):
+            raise CorruptError(f"{problem}; restore it from a copy")
 
 
 def check_end(path: Path, highest: int, checkpoints: Iterable[int]) -> None:
@@ -111,5 +142,30 @@ def made(path: Path) -> dict[str, str]:
     Raises:
         StorageError: if a file cannot be read.
     """
-    files = sorted((path / ADAPTER).glob("*"))
-    return {str(file.relative_to(path)): storage.sha256_file(file) for file in files}
+    return hashes(path, (path / ADAPTER).glob("*"))
+
+
+def given(path: Path) -> dict[str, str]:
+    """Hash what stands in a run directory when it begins and decides its bits, file by file.
+
+    That is what was made up before, and the secret of its noise.
+
+    Raises:
+        StorageError: if a file cannot be read.
+    """
+    return hashes(path, [*(path / MADE_UP).glob("*"), path / NOISE_KEY])
+
+
+def hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Hash those files of a run directory that are there, by name."""
+    there = sorted(file for file in files if file.is_file())
+    return {str(file.relative_to(path)): storage.sha256_file(file) for file in there}
+
+
+def damage(path: Path, sha256: str | None) -> str | None:
+    """Say what is wrong with a file whose hash was recorded."""
+    if not path.exists():
+        return f"{path} is missing"
+    if storage.sha256_file(path) != sha256:
+        return f"{path} is damaged: its hash is not the recorded one"
+    return None

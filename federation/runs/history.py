@@ -138,6 +138,12 @@ class History:
         next_round = self.last_round + 1
         return None if next_round in self.decisions else self.asked.get(next_round)
 
+    @property
+    def given(self) -> dict[str, str]:
+        """What stood in the run directory when the run began: file -> its sha256."""
+        began = self.fork or self.start
+        return began.files if began else {}
+
     def answer_to(self, asked: AskedRecord) -> CommandRecord | None:
         """Return the answer to a question that was accepted, if there is one."""
         answers = (x for x in self.commands.values() if x.command == "answer" and x.accepted)

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -34,6 +34,9 @@ class StartRecord(BaseModel):
     versions: dict[str, str] = Field(description="library -> version")
     config_sha256: str = Field(pattern=_SHA256, description="of config.json")
     machine: dict[str, str] = Field(default={}, description="facts of the machine that decide bits")
+    files: dict[str, str] = Field(
+        default={}, description="file that stood in the run directory then -> its sha256"
+    )
 
 
 class Canary(BaseModel):
@@ -288,6 +291,9 @@ class ForkRecord(BaseModel):
     config_sha256: str = Field(pattern=_SHA256, description="of config.json, from here on")
     memory: bool = Field(description="whether what clients kept so far still holds")
     changed: tuple[str, ...] = Field(default=(), description="keys that are the fork's own")
+    files: dict[str, str] = Field(
+        default={}, description="file that stood in the run directory then -> its sha256"
+    )
 
 
 class ResumeRecord(BaseModel):

@@ -31,11 +31,13 @@ from federation.runs.folder import (
     check_config,
     check_end,
     checkpoints_in,
+    damage,
     is_run,
     read_config,
 )
 from federation.runs.history import History, history_of
 from federation.runs.journal import Cursor, Entry
+from federation.runs.keys import NOISE_KEY
 from federation.runs.records import (
     AskedRecord,
     DecisionRecord,
@@ -257,8 +259,8 @@ class Run:
         if not adapter.is_dir():
             raise ConfigError(f"{self.path} has no adapter: {self._why_no_adapter}")
         for file, sha256 in self.made.items():
-            if damage := _damage(file, sha256):
-                raise CorruptError(f"{damage}; restore it from a copy")
+            if problem := damage(file, sha256):
+                raise CorruptError(f"{problem}; restore it from a copy")
         with storage.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
@@ -296,14 +298,18 @@ def problems(path: str | Path) -> list[str]:
     # Older checkpoints are deleted as the run goes on; the newest must be there.
     must = {n: file for n, file in files.items() if n == max(files) or file.exists()}
     hashes = {file: rounds[n].checkpoint_sha256 for n, file in must.items()}
-    hashes |= memory_after(path, run.history, run.history.last_round).files()
+    memory = memory_after(path, run.history, run.history.last_round)
+    hashes |= memory.files() | memory.superseded()
     hashes |= {
         file: rounds[n].updates_sha256
         for n, file in updates_files(path, run.history).items()
         if file.exists()
     }
     hashes |= run.made
-    found = [what for file, sha256 in hashes.items() if (what := _damage(file, sha256))]
+    given = {path / name: sha256 for name, sha256 in run.history.given.items()}
+    # Whoever was given a copy of a run was not given the secret of its noise.
+    hashes |= {file: x for file, x in given.items() if file.name != NOISE_KEY or file.exists()}
+    found = [what for file, sha256 in hashes.items() if (what := damage(file, sha256))]
     return found + [what for inner in _baselines(path) for what in problems(inner)]
 
 
@@ -322,15 +328,6 @@ def updates_files(path: Path, history: History) -> dict[int, Path]:
     """Map every committed round whose updates were kept to their file, which may be deleted now."""
     kept = ((n, record.updates) for n, record in history.rounds.items())
     return {n: path / STATE / name for n, name in kept if name}
-
-
-def _damage(path: Path, sha256: str | None) -> str | None:
-    """Say what is wrong with a file whose hash was recorded."""
-    if not path.exists():
-        return f"{path} is missing"
-    if storage.sha256_file(path) != sha256:
-        return f"{path} is damaged: its hash is not the recorded one"
-    return None
 
 
 def memory_after(path: Path, history: History, last: int) -> DiskMemory:

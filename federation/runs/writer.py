@@ -24,7 +24,9 @@ from federation.runs.folder import (
     STATE,
     check_config,
     check_end,
+    check_given,
     checkpoints_in,
+    given,
     made,
     read_config,
     updates_in,
@@ -180,6 +182,11 @@ class RunWriter:
         """Hash of config.json, for the start record."""
         return storage.sha256_file(self.path / CONFIG)
 
+    @property
+    def given(self) -> dict[str, str]:
+        """Hashes of what stands in the directory and decides the bits, for the start record."""
+        return given(self.path)
+
     def load(self) -> "Tree | None":
         """Load the server state to which ``reopen`` went back; none before round 0.
 
@@ -279,6 +286,7 @@ class RunWriter:
     def _check(self) -> None:
         """Refuse a directory whose parts are not of one run."""
         check_config(self.path, self.history.config_sha256)
+        check_given(self.path, self.history.given)
         check_end(self.path, self.history.highest, checkpoints_in(self.path / STATE))
 
     def _resume(self) -> None:

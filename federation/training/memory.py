@@ -95,14 +95,19 @@ class Version(NamedTuple):
 
 
 class Superseded(NamedTuple):
-    """A version that no longer counts: the round that replaced it, the one that wrote it, its file.
+    """A version that no longer counts; an older checkpoint may still need it.
 
-    An older checkpoint may still need it.
+    Attributes:
+        by: round that replaced it.
+        since: round that wrote it.
+        path: its file.
+        sha256: of that.
     """
 
     by: int
     since: int
     path: Path
+    sha256: str
 
     def held_after(self, round: int) -> bool:
         """Tell whether it counted after a round."""
@@ -179,7 +184,7 @@ class DiskMemory:
         for client, sha256 in self.written.items():
             if old := self._committed.get(client):
                 path = self._path(client, old.round)
-                self._superseded.append(Superseded(self.round, old.round, path))
+                self._superseded.append(Superseded(self.round, old.round, path, old.sha256))
             self._committed[client] = Version(self.round, sha256)
         self.written = {}
         self.round += 1
@@ -210,6 +215,10 @@ class DiskMemory:
     def files(self) -> dict[Path, str]:
         """Map the files that count to their recorded sha256."""
         return {self._path(client, v.round): v.sha256 for client, v in self._committed.items()}
+
+    def superseded(self) -> dict[Path, str]:
+        """Map the files that stay for older checkpoints to their recorded sha256."""
+        return {old.path: old.sha256 for old in self._superseded}
 
     def missing(self) -> list[Path]:
         """List the files that count and are not there."""

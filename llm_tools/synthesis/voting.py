@@ -79,6 +79,8 @@ def epsilon(noise_multiplier: float, rounds: int, delta: float) -> float:
     and Su 2022, arXiv:1905.02383, corollary 3.3), whose cost is known in closed form (Balle and
     Wang 2018, arXiv:1805.06530).
     """
+    if not rounds:
+        return 0.0
     from dp_accounting import get_epsilon_gaussian
 
     return float(get_epsilon_gaussian(noise_multiplier / math.sqrt(rounds), delta))

@@ -30,6 +30,27 @@ def test_a_round_is_told_in_sentences():
     assert [claim.kind for claim in claims] == ["change", "decision", "hypothesis"]
 
 
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        (CLIENTS, "than in the round before. "),
+        (
+            ("ward-c", "ward-d"),
+            "than in the round before; clients in both: 1, of 2 now and 3 then. ",
+        ),
+        (("ward-d", "ward-e"), "than in the round before; other clients trained then. "),
+    ],
+)
+def test_losses_of_other_clients_are_not_compared_in_silence(others, words):
+    found, work = history([3.0]), history([3.0, 2.0], clients=others)
+    found.add(work.decisions[1])
+    found.add(work.rounds[1])
+    claims, facts = explained(found, 1)
+    assert words in as_text(claims) + " "
+    wrong = claims[0].model_copy(update={"text": claims[0].text.replace("1, of 2", "1, of 7")})
+    assert bool(unsupported(wrong, facts)) is ("in both" in words)
+
+
 def test_who_did_not_report_is_a_risk():
     found = history([3.0, 2.0])
     found.add(

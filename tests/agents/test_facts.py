@@ -2,6 +2,7 @@
 
 import math
 
+from agents import facts
 from federation.runs.records import RoundRecord
 from tests.agents.histories import CLIENTS, history, seen, validated
 
@@ -61,3 +62,21 @@ def test_what_comes_after_a_round_is_not_seen_before_it():
     early = seen(history([3.0]), round=1, rounds=9)
     late = seen(history([3.0, 2.0, 1.0]), round=1, rounds=9)
     assert early == late
+
+
+def test_facts_of_a_round_are_made_once_and_observations_are_the_same(monkeypatch):
+    made, told = [], {}
+    real = facts.facts_of_round
+
+    def counted(record, *others):
+        made.append(record.round)
+        return real(record, *others)
+
+    found = history([3.0, 2.5, math.nan, 2.0, 1.5])
+    validated(found, 1, 2.75)
+    plain = [seen(found, round=n) for n in range(1, 6)]
+    monkeypatch.setattr(facts, "facts_of_round", counted)
+    assert [seen(found, round=n, told=told) for n in range(1, 6)] == plain
+    assert made == [0, 1, 2, 3, 4]
+    for observation in plain:  # before and after their texts were put together
+        assert observation.sha256 == facts.digest(observation.model_dump(mode="json"))

@@ -14,10 +14,11 @@ from agents.synthesis.fill import gate_of, lacking, profile_of
 from agents.synthesis.gate import Verdict
 from federation.config import Config
 from federation.data.organisations import organisations
-from federation.errors import ConfigError
+from federation.errors import ConfigError, CorruptError
 from federation.runs.folder import MADE_UP
 from federation.runs.records import StartRecord
-from federation.runs.run import Run
+from federation.runs.run import Run, problems
+from federation.runs.writer import RunWriter
 from federation.session import Watch
 from tests.agents.histories import history
 from tests.tiny_worlds import World, tiny_world
@@ -101,6 +102,32 @@ def test_a_run_that_was_stopped_before_its_first_decision_knows_it_when_it_goes_
     run = resume(tmp_path / "run", cache=tmp_path / "cache")
     found = of_details(run.history.decisions[0].details)
     assert run.status == "finished" and found and found.admitted
+
+
+def test_made_up_files_that_were_changed_are_named_and_nobody_goes_on(world, tmp_path, judging):
+    judging(True)
+    run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    made = sorted((run.path / MADE_UP).iterdir())
+    assert {"decision.json", "rows.jsonl"} <= {file.name for file in made}
+    for file in made:
+        whole = file.read_bytes()
+        file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
+        assert problems(run.path) == [f"{file} is damaged: its hash is not the recorded one"]
+        with pytest.raises(CorruptError, match=file.name):
+            RunWriter.reopen(run.path)
+        file.write_bytes(whole)
+    assert problems(run.path) == []
+
+
+def test_a_run_that_was_moved_finds_its_made_up_rows(world, tmp_path, judging):
+    judging(True)
+    run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    moved = run.path.rename(tmp_path / "elsewhere")
+    assert problems(moved) == []
+    again = replay(moved, tmp_path / "again", cache=tmp_path / "cache")
+    states = [[x.checkpoint_sha256 for x in r.history.rounds.values()] for r in (run, again)]
+    assert states[0] == states[1]
+    assert Run.open(moved).config["data"]["extra"] == str(moved / MADE_UP / "rows.jsonl")
 
 
 def test_what_an_interrupted_start_left_is_made_anew(world, tmp_path, judging):

@@ -85,6 +85,16 @@ def test_a_damaged_memory_is_gone_back_behind(copy, undisturbed):
     assert outcome(copy) == undisturbed
 
 
+def test_a_damaged_memory_that_only_older_checkpoints_need_is_named_too(copy):
+    history = Run.open(copy).history
+    now = run.memory_after(copy, history, history.last_round).files()
+    old = min(set((copy / "clients").iterdir()) - now.keys())
+    damage(old)
+    assert run.problems(copy) == [f"{old} is damaged: its hash is not the recorded one"]
+    old.unlink()  # as a run does once nothing needs it
+    assert run.problems(copy) == []
+
+
 def test_a_changed_journal_stops_everything_and_changes_nothing(copy):
     path = copy / "journal.jsonl"
     path.write_bytes(path.read_bytes().replace(b'"bytes_up":10', b'"bytes_up":11', 1))

@@ -162,6 +162,17 @@ def test_data_reports_and_draws(call: Call, world: World, tmp_path: Path):
     assert sum(said["rows"][name] for name in ("train", "validation", "test", "unseen")) == 50
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "Jensen-Shannon" in call("data", world.config).out
+    assert said["rows"]["cut"] == said["rows"]["cut_responses"] == 0
+
+
+def test_rows_that_are_cut_are_told_of_in_the_same_words_everywhere(
+    call: Call, world: World, tmp_path: Path
+):
+    short = ["data.max_tokens=8", "data.response={question} {answer}", "rounds=1"]
+    cut = call("data", world.config, "--json", "--set", *short).json["rows"]
+    words = f"cut: {cut['cut']} of 50 rows, {cut['cut_responses']} of them in the response; "
+    assert cut["cut_responses"] and words in call("data", world.config, "--set", *short).out
+    assert words in call("run", world.config, "--out", tmp_path / "run", "--set", *short).err
 
 
 def test_resuming_a_finished_run_changes_nothing(call: Call, copied: Path):

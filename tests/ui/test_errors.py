@@ -164,7 +164,11 @@ def test_a_test_set_that_changed_is_not_taken_for_the_run_s_own(
         (["runs", "nowhere"], ["nowhere"]),
         (["run", "nowhere.toml"], ["nowhere.toml", "fedpilot init"]),
         (["data", "nowhere.toml"], ["nowhere.toml"]),
-        (["pretrain", "nowhere.toml", "--data", ".", "--out", "x"], ["nowhere.toml"]),
+        (["pretrain", "nowhere.toml", "--data", ".", "--out", "x"], ["recipes/nano.toml is one"]),
+        (["study", "nowhere.toml"], ["nowhere.toml", "examples/study.toml"]),
+        (["synthesize", "nowhere.toml", "--out", "x.jsonl"], ["synthesize --init nowhere.toml"]),
+        (["ui", "--port", "99999"], ["'99999'", "from 1 to 65535"]),
+        (["ui", "--port", "-1"], ["from 1 to 65535"]),
     ],
 )
 def test_arguments_that_cannot_be_used(
@@ -173,6 +177,19 @@ def test_arguments_that_cannot_be_used(
     monkeypatch.chdir(tmp_path)
     call(*argv).refused(2, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_key_that_is_missing_is_said_to_be_missing_and_nothing_else(call: Call, tmp_path: Path):
+    (tmp_path / "a.toml").write_text("rounds = 1\n")
+    for command in (["synthesize"], ["pretrain", "--data", tmp_path]):
+        said = call(*command, tmp_path / "a.toml", "--out", tmp_path / "x.jsonl")
+        said.refused(2, "must be given")
+        assert "got a table" not in said.err and "clients: clients" not in said.err
+
+
+def test_a_start_that_only_made_rows_up_is_no_run_and_says_what_to_do(call: Call, tmp_path: Path):
+    (tmp_path / "run" / "made-up").mkdir(parents=True)
+    call("resume", tmp_path / "run").refused(2, f"fedpilot run CONFIG --out {tmp_path / 'run'}")
 
 
 def test_a_run_directory_that_holds_a_run(call: Call, world: World, finished: Path):

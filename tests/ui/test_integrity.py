@@ -73,6 +73,18 @@ def test_a_run_whose_key_is_lost_does_not_go_on_with_other_noise(
     call("resume", private).refused(8, "noise.key")
 
 
+def test_a_key_that_was_changed_is_noticed_before_other_noise_is_drawn(call: Call, private: Path):
+    key = private / "noise.key"
+    assert call("verify", private).code == 0
+    digits = key.read_bytes()
+    key.write_bytes((b"1" if digits[:1] == b"0" else b"0") + digits[1:])
+    call("verify", private).refused(8, "noise.key is damaged")
+    shortened(private)
+    call("resume", private).refused(8, "noise.key is damaged")
+    key.unlink()  # whoever is given a copy is not given the secret
+    assert call("verify", private).code == 0
+
+
 # --- What readers refuse -----------------------------------------------------------------------
 
 

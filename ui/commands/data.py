@@ -41,9 +41,9 @@ def main(args: Namespace) -> int:
 
         heat_map(report, args.plot)
     if args.json:
-        tables.print_json(report.json() | {"rows": rows(data)})  # pyright: ignore[reportArgumentType]
+        tables.print_json(report.json() | {"rows": rows(data) | cut(data)})  # pyright: ignore[reportArgumentType]
     else:
-        show(report, data, args.plot)
+        show(report, data, config.data.max_tokens, args.plot)
     return 0
 
 
@@ -93,15 +93,25 @@ def rows(data: "FederatedData") -> dict[str, int]:
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     counts = {name: len(clients.order) for name, clients in parts.items()}
     counts |= {"unseen": len(splits.unseen.order), "set_aside": int(splits.set_aside.size)}
-    return counts | {"truncated": data.corpus.report.truncated}
+    return counts
 
 
-def show(report: "HeterogeneityReport", data: "FederatedData", picture: Path | None) -> None:
+def cut(data: "FederatedData") -> dict[str, int]:
+    """Count the rows that are longer than a sequence may be, and those cut in the response."""
+    report = data.corpus.report
+    return {"cut": report.truncated, "cut_responses": report.cut_responses}
+
+
+def show(
+    report: "HeterogeneityReport", data: "FederatedData", max_tokens: int, picture: Path | None
+) -> None:
     """Print the table, and what became of the rows."""
     console = tables.out()
     console.print(report.table())
     used = ", ".join(f"{name} {count:,}" for name, count in rows(data).items() if count)
     console.print(f"rows: {used}", soft_wrap=True, markup=False)
+    if words := data.corpus.report.cut(max_tokens):
+        console.print(words, soft_wrap=True, markup=False)
     if report.kind == "topic":
         console.print(TOPIC, soft_wrap=True, markup=False)
     if untested := data.judged.untested:

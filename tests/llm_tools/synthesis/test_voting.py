@@ -91,6 +91,10 @@ def test_epsilon_agrees_with_known_values():
     assert epsilon(4.0, 10, 1e-5) == pytest.approx(3.3414094719, rel=1e-6)
 
 
+def test_what_was_never_done_has_cost_nothing():
+    assert epsilon(1.0, 0, 1e-5) == 0.0 < epsilon(1.0, 1, 1e-5)
+
+
 @pytest.mark.parametrize(("wanted", "rounds"), [(0.5, 1), (2.0, 4)])
 def test_calibration_never_overspends(wanted, rounds):
     noise = noise_for(wanted, rounds, 1e-5)
