@@ -4,13 +4,15 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from agents.synthesis import gate
-from agents.synthesis.gate import Verdict, arm_of, check_fields, judge, verdict
+from agents.synthesis.gate import Verdict, arm_of, check_fields, is_hopeless, judge, verdict
 from agents.synthesis.profile import GateSpec
 from agents.synthesis.publish import Files, publish
+from federation import experiment
 from federation.address import generator
 from federation.config import Config
 from federation.errors import ConfigError
@@ -49,6 +51,31 @@ def test_the_interval_is_students_over_pairs():
 def test_only_what_is_surely_better_is_admitted(metric, having, admitted):
     found = verdict(GateSpec(metric=metric), (0, 1, 2), [2.0, 2.0, 2.0], having)
     assert found.admitted is admitted
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 7, 12])
+def test_the_gate_stops_early_exactly_where_no_further_pairs_could_admit(seeds):
+    spec, draw, seen = GateSpec(seeds=seeds), generator("hopeless", seeds), set()
+
+    def admitted(gains: list[float]) -> bool:
+        return verdict(spec, (), [0.0] * seeds, [-gain for gain in gains]).admitted
+
+    for _ in range(200):
+        known = draw.normal(0.5, 1.0, int(draw.integers(2, seeds)))
+        left = seeds - len(known)
+        likest = (known**2).sum() / known.sum() if known.sum() > 0 else 1e7
+        stops = is_hopeless(spec, known)
+        assert admitted([*known, *[likest] * left]) is not stops
+        if stops:
+            others = (draw.normal(1.0, 1.0, left) * 10.0 ** draw.uniform(-2, 2) for _ in range(20))
+            assert not any(admitted([*known, *other]) for other in others)
+        seen.add(stops)
+    assert seen == {True, False}
+
+
+def test_a_run_that_diverged_ends_the_gate():
+    assert is_hopeless(NLL, np.array([1.0, math.nan]))
+    assert not is_hopeless(NLL, np.array([1.0, 1.0]))
 
 
 def test_the_arms_differ_in_the_set_alone(tmp_path):
@@ -177,6 +204,26 @@ def config(tmp_path_factory) -> Config:
             "engine": {"chunk": 2},
         }
     )
+
+
+def test_the_arms_share_a_base_and_come_to_what_each_would_alone(tmp_path, config, monkeypatch):
+    short = config.under(0).model_copy(
+        update={"rounds": 2, "work": config.work.model_copy(update={"steps": 2})}
+    )
+    rows = written(tmp_path / "set.jsonl", [asked(f"c{c}", n, 50) for c in range(2) for n in NOUNS])
+    loaded, load = [], experiment.load_base
+    monkeypatch.setattr(experiment, "load_base", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    spec = GateSpec(confidence=0.51)  # no pair is bad enough to end it early
+    found = judge(rows, short, spec, tmp_path, lambda _: None)
+    assert len(loaded) == 1
+    alone = [
+        experiment.run_experiment(
+            arm_of(short, seed, extra), tmp_path / f"{seed}-{extra is None}", cache=tmp_path
+        ).evaluation["federated"]["nll"]
+        for extra in (None, rows)
+        for seed in found.seeds
+    ]
+    assert [*found.without, *found.having] == alone
 
 
 @pytest.mark.slow
