@@ -3,7 +3,8 @@
 Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
 the set.  The federation is one and the same in all pairs: a set is judged for those clients and
 their rows, and what differs from pair to pair is the first adapter, cohorts and batches.  The
-interval is Student's over paired differences; it does not cover another federation.
+interval is Student's over paired differences; it does not cover another federation.  Pairs end where
+the set cannot be admitted any more: what does harm mostly is told by the first.
 """
 
 import math
@@ -38,11 +39,11 @@ class Verdict:
     Attributes:
         admitted: whether the whole interval of the gain lies above zero.
         metric: what was measured.
-        seeds: of the pairs.
+        seeds: of the pairs; fewer than were asked for if these said enough.
         without: the metric of every control run.
         having: the metric of every run with the set.
         gain: mean by which the set makes it better; negative: worse.
-        low, high: interval of the mean.
+        low, high: interval of the mean; of a single pair without end.
         confidence: of the interval.
     """
 
@@ -62,7 +63,7 @@ class Verdict:
 
 
 def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> Verdict:
-    """Run both arms for every seed.
+    """Run both arms for every seed, or until no further pair could have the set admitted.
 
     Args:
         rows: the set, as a file that a run reads.
@@ -82,14 +83,14 @@ def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> 
     arms: dict[str, list[float]] = {"without": [], "with": []}
     setup: "Setup | None" = None
     with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
-        for n, seed in enumerate(seeds):
+        for seed in seeds:
             for arm, figures in arms.items():
                 say(f"gate: seed {seed}, {arm} the set")
                 changed = arm_of(config, seed, rows if arm == "with" else None)
                 setup = set_up(changed, None, cache, like=setup)
                 run = played(setup, Path(folder) / f"{arm}-{seed}")
                 figures.append(own_figures(run, spec.split)[spec.metric])
-            if n and is_hopeless(spec, gains_of(spec, *arms.values())):
+            if is_hopeless(spec, gains_of(spec, *arms.values())):
                 break
     return verdict(spec, seeds[: len(arms["with"])], arms["without"], arms["with"])
 
@@ -188,7 +189,7 @@ def verdict(
     gains = gains_of(spec, without, having)
     n = len(gains)
     mean = float(gains.mean())
-    reach = needed(spec, n) * float(gains.std(ddof=1)) / math.sqrt(n)
+    reach = needed(spec, n) * float(gains.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - reach, mean + reach
     admitted = bool(np.isfinite(gains).all()) and low > 0
     return Verdict(admitted, spec.metric, seeds, without, having, mean, low, high, spec.confidence)

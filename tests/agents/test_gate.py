@@ -61,7 +61,7 @@ def test_the_gate_stops_early_exactly_where_no_further_pairs_could_admit(seeds):
         return verdict(spec, (), [0.0] * seeds, [-gain for gain in gains]).admitted
 
     for _ in range(200):
-        known = draw.normal(0.5, 1.0, int(draw.integers(2, seeds)))
+        known = draw.normal(0.5, 1.0, int(draw.integers(1, seeds)))
         left = seeds - len(known)
         likest = (known**2).sum() / known.sum() if known.sum() > 0 else 1e7
         stops = is_hopeless(spec, known)
@@ -73,9 +73,27 @@ def test_the_gate_stops_early_exactly_where_no_further_pairs_could_admit(seeds):
     assert seen == {True, False}
 
 
+@pytest.mark.parametrize(("having", "seeds"), [(2.01, (5,)), (1.5, (5, 6, 7)), (math.nan, (5,))])
+def test_runs_are_made_until_they_say_enough(tmp_path, monkeypatch, having, seeds):
+    said, arms = [], []
+    monkeypatch.setattr(experiment, "set_up", lambda config, *rest, like: config)
+    monkeypatch.setattr(gate, "played", lambda setup, out: arms.append(out.name) or setup)
+
+    def figures(config: Config, split: str) -> dict[str, float]:
+        return {"nll": (having if config.data.extra else 2.0) + config.seed / 1000}
+
+    monkeypatch.setattr(gate, "own_figures", figures)
+    found = judge(tmp_path / "x.jsonl", Config.from_table({"seed": 5}), NLL, tmp_path, said.append)
+    assert found.seeds == seeds and found.admitted is (len(seeds) == 3)
+    assert arms == [f"{arm}-{seed}" for seed in seeds for arm in ("without", "with")]
+    assert len(said) == len(arms) == 2 * len(found.without) == 2 * len(found.having)
+    assert found.admitted or not (math.isfinite(found.low) or math.isfinite(found.high))
+
+
 def test_a_run_that_diverged_ends_the_gate():
     assert is_hopeless(NLL, np.array([1.0, math.nan]))
     assert not is_hopeless(NLL, np.array([1.0, 1.0]))
+    assert is_hopeless(NLL, np.array([0.0]))  # two good pairs more would not do
 
 
 def test_the_arms_differ_in_the_set_alone(tmp_path):
