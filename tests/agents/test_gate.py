@@ -65,7 +65,7 @@ def test_the_gate_stops_early_exactly_where_no_further_pairs_could_admit(seeds):
         left = seeds - len(known)
         likest = (known**2).sum() / known.sum() if known.sum() > 0 else 1e7
         stops = is_hopeless(spec, known)
-        assert admitted([*known, *[likest] * left]) is not stops
+        assert admitted([*known, *[likest] * left]) != stops
         if stops:
             others = (draw.normal(1.0, 1.0, left) * 10.0 ** draw.uniform(-2, 2) for _ in range(20))
             assert not any(admitted([*known, *other]) for other in others)
