@@ -3,8 +3,8 @@
 Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
 the set.  The federation is one and the same in all pairs: a set is judged for those clients and
 their rows, and what differs from pair to pair is the first adapter, cohorts and batches.  The
-interval is Student's over paired differences; it does not cover another federation.  Pairs end where
-the set cannot be admitted any more: what does harm mostly is told by the first.
+interval is Student's over paired differences; it does not cover another federation.  Pairs end
+where the set cannot be admitted any more: of three, with the first that is no better.
 """
 
 import math
@@ -81,7 +81,7 @@ def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> 
     check(config, spec)
     seeds = tuple(config.seed + i for i in range(spec.seeds))
     arms: dict[str, list[float]] = {"without": [], "with": []}
-    setup: "Setup | None" = None
+    setup: Setup | None = None
     with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
         for seed in seeds:
             for arm, figures in arms.items():

@@ -17,6 +17,7 @@ from federation.address import generator
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.pretraining.vocabulary import train_tokenizer
+from federation.specs import LoRASpec
 from tests.agents.made_up import profile
 from tests.tiny_models import tiny
 
@@ -225,9 +226,8 @@ def config(tmp_path_factory) -> Config:
 
 
 def test_the_arms_share_a_base_and_come_to_what_each_would_alone(tmp_path, config, monkeypatch):
-    short = config.under(0).model_copy(
-        update={"rounds": 2, "work": config.work.model_copy(update={"steps": 2})}
-    )
+    steps, drawn = config.work.model_copy(update={"steps": 2}), LoRASpec(kind="lora", rank=2)
+    short = config.model_copy(update={"rounds": 2, "work": steps, "adapter": drawn})
     rows = written(tmp_path / "set.jsonl", [asked(f"c{c}", n, 50) for c in range(2) for n in NOUNS])
     loaded, load = [], experiment.load_base
     monkeypatch.setattr(experiment, "load_base", lambda *a, **k: loaded.append(a) or load(*a, **k))
