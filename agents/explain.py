@@ -211,8 +211,11 @@ def of_filling(facts: Mapping[str, Fact], round: int, filling: Filling | None) -
     if filling is None or rows is None or clients is None:
         return
     known = [end for end in gate if end]
-    measured = "their gain in short runs was {:.4f} nats per token of validation, {:.4f} to {:.4f}"
-    why = measured.format(*(x.value for x in known)) if known else "a run of the gate diverged"
+    why = "a run of the gate diverged"
+    if known:
+        why = f"their gain in short runs was {known[0].value:.4f} nats per token of validation"
+    if len(known) > 1:
+        why += f", {known[1].value:.4f} to {known[2].value:.4f}"
     what = f"{rows.value:.0f} rows were made up for {clients.value:.0f} clients that hold little"
     text = f"{what}, and {'' if filling.admitted else 'not '}admitted by {filling.source}: {why}."
     yield Claim(kind="decision", text=text, cites=(rows.id, clients.id, *(x.id for x in known)))

@@ -270,8 +270,8 @@ def facts_of_filling(decision: DecisionRecord, smallest: int) -> Iterator[Fact]:
     yield fact("made_up_clients", len(found.asked), "clients", n, len(found.asked))
     yield fact("made_up_rows", found.made, "rows", n, len(found.asked))
     ends = {"gate_gain": found.gain, "gate_low": found.low, "gate_high": found.high}
-    if all(value is not None and math.isfinite(value) for value in ends.values()):
-        for name, value in ends.items():
+    for name, value in ends.items():
+        if value is not None and math.isfinite(value):
             yield fact(name, value, "nats per token", n, found.population)
 
 

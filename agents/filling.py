@@ -31,8 +31,8 @@ class Filling(BaseModel):
         admitted: whether clients train on them.
         gain: by how much the loss of the gate's runs on the validation split is lower with the
             rows, nats per token; None if a run diverged, or there was nothing to judge.
-        low: lower end of its interval.
-        high: upper end.
+        low: lower end of its interval; None if the first pair alone said enough.
+        high: upper end; None where the lower is.
         pairs: of the gate's runs, with and without the rows.
         rounds: of each of them.
     """
@@ -59,13 +59,13 @@ class Filling(BaseModel):
             return f"nothing: no client holds much less than the {self.mean:.0f} rows of the mean"
         what = f"{self.made} rows for {', '.join(self.asked)}"
         verdict = "admitted" if self.admitted else "not admitted, so nobody trains on them"
-        if self.gain is None or self.low is None or self.high is None:
+        if self.gain is None:
             return f"{what}; {verdict}: a run of the gate diverged"
-        return (
-            f"{what}; {verdict}: gain {self.gain:+.4f} nats per token of validation,"
-            f" {self.low:+.4f} to {self.high:+.4f} over {self.pairs} pairs of runs of"
-            f" {self.rounds} round{'s' * (self.rounds != 1)}"
-        )
+        gain = f"{what}; {verdict}: gain {self.gain:+.4f} nats per token of validation"
+        runs = f"runs of {self.rounds} round{'s' * (self.rounds != 1)}"
+        if self.low is None or self.high is None:
+            return f"{gain} in a first pair of {runs}; no further pair could have them admitted"
+        return f"{gain}, {self.low:+.4f} to {self.high:+.4f} over {self.pairs} pairs of {runs}"
 
 
 def of_details(details: Mapping[str, JsonValue]) -> Filling | None:

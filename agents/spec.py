@@ -48,8 +48,9 @@ class SyntheticSpec(Spec):
         default=3,
         ge=3,
         le=50,
-        description="paired short runs, with and without the rows; they are admitted if the whole"
-        " 95 % interval of the gain in validation loss lies above zero",
+        description="paired short runs, with and without the rows; these are admitted if the whole"
+        " 95 % interval of the gain in validation loss lies above zero, and pairs end where it"
+        " cannot any more",
     )
     rounds: int = Field(default=1, ge=1, le=1000, description="rounds of a short run")
     steps: int | None = Field(

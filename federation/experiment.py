@@ -108,8 +108,15 @@ def default_cache() -> Path:
     return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "fedpilot"
 
 
-def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = None) -> Setup:
+def set_up(
+    config: Config,
+    base_dir: Path | None = None,
+    cache: Path | None = None,
+    like: Setup | None = None,
+) -> Setup:
     """Load model and data and build what the configuration names.
+
+    Base and trainable of ``like``, a setup of the same model and adapter, serve again.
 
     Raises:
         ConfigError: if something in it cannot be used.
@@ -118,13 +125,14 @@ def set_up(config: Config, base_dir: Path | None = None, cache: Path | None = No
     if config.engine.threads:
         torch.set_num_threads(config.engine.threads)
     algorithm = build_algorithm(config)
-    base = load_base(config.model.base, config.model.dtype, device=config.model.device)
+    model = config.model
+    base = like.base if like else load_base(model.base, model.dtype, device=model.device)
     data = load_data(config, base.tokenizer, base_dir or Path.cwd(), cache or default_cache())
     check_sequences(base, data.corpus.tokens)
     if config.algorithm.name == CENTRALISED:
         data = centralise(data)
     check_population(config.cohort, len(data.splits.names))
-    trainable = build_trainable(config, base)
+    trainable = like.task.trainable if like else build_trainable(config, base)
     wide = torch.float64 if base.dtype == torch.float64 else torch.float32
     task = Task(base, trainable, algorithm, data.corpus.tokens)
     params = first_params(trainable, config.seed, base_dir or Path.cwd())

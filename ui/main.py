@@ -4,6 +4,7 @@ Light: a command and what it needs are imported when it is asked for.
 """
 
 import errno
+import gc
 import os
 import signal
 import sys
@@ -66,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             args = parse(sys.argv[1:] if argv is None else argv)
             code = import_module(f"ui.commands.{args.module}").main(args)
             sys.stdout.flush()
+            if argv is None:
+                gc.freeze()  # a process that ends frees all at once: cycles in it are no leak
             return code
     except FedpilotError as error:
         return fail(str(error), error.exit_code)

@@ -215,6 +215,9 @@ def gain(gate: Mapping[str, Any]) -> str:
     """Say what the gate measured."""
     if gate["gain"] is None:
         return f"a run diverged; {gate['metric']} cannot be compared"
+    if gate["low"] is None:
+        found = f"gain in {gate['metric']} {gate['gain']:+.4f} in a first pair of runs"
+        return f"{found}; no further pair could have it admitted"
     return (
         f"gain in {gate['metric']} {gate['gain']:+.4f}, {gate['confidence']:.0%} interval"
         f" {gate['low']:+.4f} to {gate['high']:+.4f}, {len(gate['seeds'])} paired seeds"

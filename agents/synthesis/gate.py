@@ -3,7 +3,8 @@
 Both arms have the same seed, model, rounds and client-steps; in one of them clients also train on
 the set.  The federation is one and the same in all pairs: a set is judged for those clients and
 their rows, and what differs from pair to pair is the first adapter, cohorts and batches.  The
-interval is Student's over paired differences; it does not cover another federation.
+interval is Student's over paired differences; it does not cover another federation.  Pairs end
+where the set cannot be admitted any more: of three, with the first that is no better.
 """
 
 import math
@@ -11,8 +12,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.synthesis.make import Say
 from agents.synthesis.profile import GateSpec
@@ -21,6 +24,9 @@ from federation.data.dataset import plain_templates, with_defaults
 from federation.errors import ConfigError
 from federation.runs.run import Run
 from llm_tools.synthesis.rows import Row
+
+if TYPE_CHECKING:
+    from federation.experiment import Setup
 
 LOWER_IS_BETTER = ("nll",)
 MEASURED_BY = {"choice_accuracy": "choice"}
@@ -33,11 +39,11 @@ class Verdict:
     Attributes:
         admitted: whether the whole interval of the gain lies above zero.
         metric: what was measured.
-        seeds: of the pairs.
+        seeds: of the pairs; fewer than were asked for if these said enough.
         without: the metric of every control run.
         having: the metric of every run with the set.
         gain: mean by which the set makes it better; negative: worse.
-        low, high: interval of the mean.
+        low, high: interval of the mean; of a single pair without end.
         confidence: of the interval.
     """
 
@@ -57,7 +63,7 @@ class Verdict:
 
 
 def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> Verdict:
-    """Run both arms for every seed.
+    """Run both arms for every seed, or until no further pair could have the set admitted.
 
     Args:
         rows: the set, as a file that a run reads.
@@ -70,17 +76,23 @@ def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> 
         ConfigError: if the configuration cannot be such a run.
         DataError: if its data cannot be used, or the set trains clients it only tests on.
     """
+    from federation.experiment import set_up
+
     check(config, spec)
     seeds = tuple(config.seed + i for i in range(spec.seeds))
     arms: dict[str, list[float]] = {"without": [], "with": []}
+    setup: Setup | None = None
     with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
         for seed in seeds:
             for arm, figures in arms.items():
                 say(f"gate: seed {seed}, {arm} the set")
                 changed = arm_of(config, seed, rows if arm == "with" else None)
-                run = played(changed, Path(folder) / f"{arm}-{seed}", cache)
+                setup = set_up(changed, None, cache, like=setup)
+                run = played(setup, Path(folder) / f"{arm}-{seed}")
                 figures.append(own_figures(run, spec.split)[spec.metric])
-    return verdict(spec, seeds, arms["without"], arms["with"])
+            if is_hopeless(spec, gains_of(spec, *arms.values())):
+                break
+    return verdict(spec, seeds[: len(arms["with"])], arms["without"], arms["with"])
 
 
 def check(config: Config, spec: GateSpec) -> None:
@@ -125,12 +137,12 @@ def arm_of(config: Config, seed: int, rows: Path | None) -> Config:
     return config.model_copy(update={"data": data, "evaluation": evaluation, "pilot": {}})
 
 
-def played(config: Config, out: Path, cache: Path) -> Run:
-    """Run an arm; the base model, which both arms share, is not judged."""
-    from federation.experiment import set_up, write
+def played(setup: "Setup", out: Path) -> Run:
+    """Run an arm; the base model, which all arms share, is not judged."""
+    from federation.experiment import write
     from federation.session import Watch
 
-    return write(replace(set_up(config, None, cache), judges_base=False), out, Watch())
+    return write(replace(setup, judges_base=False), out, Watch())
 
 
 def own_figures(run: Run, split: str) -> dict[str, float]:
@@ -141,18 +153,43 @@ def own_figures(run: Run, split: str) -> dict[str, float]:
     return figures[0]
 
 
+def gains_of(
+    spec: GateSpec, without: Iterable[float], having: Iterable[float]
+) -> NDArray[np.float64]:
+    """Return by how much the set makes the metric better, pair by pair."""
+    sign = -1.0 if spec.metric in LOWER_IS_BETTER else 1.0
+    return sign * (np.array([*having]) - np.array([*without]))
+
+
+def needed(spec: GateSpec, pairs: int) -> float:
+    """Return the t of so many pairs above which a set is admitted."""
+    from scipy.stats import t
+
+    return float(t.ppf((1 + spec.confidence) / 2, pairs - 1))
+
+
+def is_hopeless(spec: GateSpec, gains: NDArray[np.float64]) -> bool:
+    """Tell whether a set cannot be admitted any more, whatever the pairs to come say.
+
+    To stop then changes no verdict.  With k gains g of n known, the t of all n is largest if each
+    of the others is sum(g^2) / sum(g); where sum(g) is not positive, if they are without bound.
+    """
+    if not np.isfinite(gains).all():
+        return True
+    n, total, squares = spec.seeds, max(0.0, float(gains.sum())), float((gains**2).sum())
+    share = n - len(gains) + (total**2 / squares if squares else 0.0)  # (sum g)^2 / sum(g^2) of n
+    return share < n and (n - 1) * share / (n - share) <= needed(spec, n) ** 2
+
+
 def verdict(
     spec: GateSpec, seeds: tuple[int, ...], without: Iterable[float], having: Iterable[float]
 ) -> Verdict:
     """Judge paired figures; a run that diverged admits nothing."""
-    from scipy.stats import t
-
     without, having = tuple(without), tuple(having)
-    sign = -1.0 if spec.metric in LOWER_IS_BETTER else 1.0
-    gains = sign * (np.array(having) - np.array(without))
+    gains = gains_of(spec, without, having)
     n = len(gains)
     mean = float(gains.mean())
-    reach = float(t.ppf((1 + spec.confidence) / 2, n - 1) * gains.std(ddof=1) / math.sqrt(n))
+    reach = needed(spec, n) * float(gains.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - reach, mean + reach
     admitted = bool(np.isfinite(gains).all()) and low > 0
     return Verdict(admitted, spec.metric, seeds, without, having, mean, low, high, spec.confidence)

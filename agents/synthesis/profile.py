@@ -113,7 +113,13 @@ class VoteSpec(Spec):
 class GateSpec(Spec):
     """When a set is admitted: it has to help."""
 
-    seeds: int = Field(default=3, ge=3, le=50, description="paired runs with and without the set")
+    seeds: int = Field(
+        default=3,
+        ge=3,
+        le=50,
+        description="paired runs with and without the set; they end where it cannot be admitted"
+        " any more",
+    )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="of the interval that has to lie above zero"
     )

@@ -197,3 +197,20 @@ def test_every_number_of_what_is_told_of_them_is_checked(gain):
     assert unsupported(wrong, facts) == ["8 is in no cited fact"]
     hidden, _ = explained(found, 0, smallest=3)
     assert not any("made up" in x.text for x in hidden)
+
+
+def test_a_first_pair_that_said_enough_is_told_without_an_interval():
+    found = history([3.0])
+    filling = Filling(
+        policy="p@1", population=3, mean=9, asked={"a": 3}, made=3, gain=-0.02, pairs=1, rounds=2
+    )
+    assert filling.words == (
+        "3 rows for a; not admitted, so nobody trains on them: gain -0.0200 nats per token of"
+        " validation in a first pair of runs of 2 rounds; no further pair could have them admitted"
+    )
+    details = {"synthetic": filling.model_dump(mode="json")}
+    found.decisions[0] = found.decisions[0].model_copy(update={"details": details})
+    claims, facts = explained(found, 0)
+    claim = next(x for x in claims if "made up" in x.text)
+    assert claim.text.endswith("their gain in short runs was -0.0200 nats per token of validation.")
+    assert not unsupported(claim, facts)

@@ -4,17 +4,20 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from agents.synthesis import gate
-from agents.synthesis.gate import Verdict, arm_of, check_fields, judge, verdict
+from agents.synthesis.gate import Verdict, arm_of, check_fields, is_hopeless, judge, verdict
 from agents.synthesis.profile import GateSpec
 from agents.synthesis.publish import Files, publish
+from federation import experiment
 from federation.address import generator
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.pretraining.vocabulary import train_tokenizer
+from federation.specs import LoRASpec
 from tests.agents.made_up import profile
 from tests.tiny_models import tiny
 
@@ -49,6 +52,49 @@ def test_the_interval_is_students_over_pairs():
 def test_only_what_is_surely_better_is_admitted(metric, having, admitted):
     found = verdict(GateSpec(metric=metric), (0, 1, 2), [2.0, 2.0, 2.0], having)
     assert found.admitted is admitted
+
+
+@pytest.mark.parametrize("seeds", [3, 4, 7, 12])
+def test_the_gate_stops_early_exactly_where_no_further_pairs_could_admit(seeds):
+    spec, draw, seen = GateSpec(seeds=seeds), generator("hopeless", seeds), set()
+
+    def admitted(gains: list[float]) -> bool:
+        return verdict(spec, (), [0.0] * seeds, [-gain for gain in gains]).admitted
+
+    for _ in range(200):
+        known = draw.normal(0.5, 1.0, int(draw.integers(1, seeds)))
+        left = seeds - len(known)
+        likest = (known**2).sum() / known.sum() if known.sum() > 0 else 1e7
+        stops = is_hopeless(spec, known)
+        assert admitted([*known, *[likest] * left]) != stops
+        if stops:
+            others = (draw.normal(1.0, 1.0, left) * 10.0 ** draw.uniform(-2, 2) for _ in range(20))
+            assert not any(admitted([*known, *other]) for other in others)
+        seen.add(stops)
+    assert seen == {True, False}
+
+
+@pytest.mark.parametrize(("having", "seeds"), [(2.01, (5,)), (1.5, (5, 6, 7)), (math.nan, (5,))])
+def test_runs_are_made_until_they_say_enough(tmp_path, monkeypatch, having, seeds):
+    said, arms = [], []
+    monkeypatch.setattr(experiment, "set_up", lambda config, *rest, like: config)
+    monkeypatch.setattr(gate, "played", lambda setup, out: arms.append(out.name) or setup)
+
+    def figures(config: Config, split: str) -> dict[str, float]:
+        return {"nll": (having if config.data.extra else 2.0) + config.seed / 1000}
+
+    monkeypatch.setattr(gate, "own_figures", figures)
+    found = judge(tmp_path / "x.jsonl", Config.from_table({"seed": 5}), NLL, tmp_path, said.append)
+    assert found.seeds == seeds and found.admitted is (len(seeds) == 3)
+    assert arms == [f"{arm}-{seed}" for seed in seeds for arm in ("without", "with")]
+    assert len(said) == len(arms) == 2 * len(found.without) == 2 * len(found.having)
+    assert found.admitted or not (math.isfinite(found.low) or math.isfinite(found.high))
+
+
+def test_a_run_that_diverged_ends_the_gate():
+    assert is_hopeless(NLL, np.array([1.0, math.nan]))
+    assert not is_hopeless(NLL, np.array([1.0, 1.0]))
+    assert is_hopeless(NLL, np.array([0.0]))  # two good pairs more would not do
 
 
 def test_the_arms_differ_in_the_set_alone(tmp_path):
@@ -177,6 +223,25 @@ def config(tmp_path_factory) -> Config:
             "engine": {"chunk": 2},
         }
     )
+
+
+def test_the_arms_share_a_base_and_come_to_what_each_would_alone(tmp_path, config, monkeypatch):
+    steps, drawn = config.work.model_copy(update={"steps": 2}), LoRASpec(kind="lora", rank=2)
+    short = config.model_copy(update={"rounds": 2, "work": steps, "adapter": drawn})
+    rows = written(tmp_path / "set.jsonl", [asked(f"c{c}", n, 50) for c in range(2) for n in NOUNS])
+    loaded, load = [], experiment.load_base
+    monkeypatch.setattr(experiment, "load_base", lambda *a, **k: loaded.append(a) or load(*a, **k))
+    spec = GateSpec(confidence=0.51)  # no pair is bad enough to end it early
+    found = judge(rows, short, spec, tmp_path, lambda _: None)
+    assert len(loaded) == 1
+    alone = [
+        experiment.run_experiment(
+            arm_of(short, seed, extra), tmp_path / f"{seed}-{extra is None}", cache=tmp_path
+        ).evaluation["federated"]["nll"]
+        for extra in (None, rows)
+        for seed in found.seeds
+    ]
+    assert [*found.without, *found.having] == alone
 
 
 @pytest.mark.slow

@@ -208,6 +208,14 @@ def test_every_key_of_the_written_configuration_shows_its_default():
     assert keys <= written
 
 
+def test_a_process_that_ends_looks_for_no_cycles(tmp_path: Path):
+    """With torch imported, that takes longer than many a command."""
+    code = "import gc, sys; from ui.main import main; main(); print(gc.get_freeze_count() > 0)"
+    command = [sys.executable, "-c", code, "init", str(tmp_path / "a.toml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "True"
+
+
 def test_the_demo_configuration_is_valid(call: Call, world: World, tmp_path: Path):
     from ui.commands.demo import SETTINGS, story
 

@@ -129,12 +129,15 @@ def spoken(gate: Mapping[str, Any]) -> None:
         else:
             st.metric(
                 f"Gain in {gate['metric']}", f"{gate['gain']:+.4f}",
-                f"{gate['low']:+.4f} to {gate['high']:+.4f}", delta_color="off",
-                delta_arrow="off", delta_description=f"{gate['confidence']:.0%} interval",
+                None if gate["low"] is None else f"{gate['low']:+.4f} to {gate['high']:+.4f}",
+                delta_color="off", delta_arrow="off",
+                delta_description=f"{gate['confidence']:.0%} interval",
                 help="mean by which runs that also train on the set are better, over paired seeds",
             )  # fmt: skip
         said = "admitted" if gate["admitted"] else "rejected"
         st.caption(f"{said}: a set is admitted if the whole interval lies above zero")
+        if gate["gain"] is not None and gate["low"] is None:
+            st.caption("One pair said enough: no further one could have had it admitted.")
     with right:
         st.altair_chart(gate_chart(gate), alt="Paired runs without and with the set, by seed")
 
