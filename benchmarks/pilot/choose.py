@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import gini, interval, lift, written
 from benchmarks.pilot.simulate import Simulation, prepared, reconfigured, traffic
-from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, config, riding
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, Riding, config
 from federation.cohort.devices import round_seconds, simulated_seconds, speeds
 
 FAULTS = (FLIPPER, RIDER)
@@ -68,7 +68,9 @@ def play(base: Path, cache: Path, seed: int, rounds: int) -> dict[str, Outcome]:
     found = {}
     for name, rule in RULES.items():
         own = config(base, cache, seed, FAULTS, **common, cohort={"size": 4, **rule})
-        simulation = Simulation.of(reconfigured(first, own), plant=riding(RIDER)).play_all()
+        simulation = Simulation.of(
+            reconfigured(first, own), plant=Riding({RIDER: "nothing"})
+        ).play_all()
         found[name] = outcome(simulation)
     return found
 

@@ -18,7 +18,7 @@ from agents.explain import NUMBER, Claim, explained, unsupported
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import f1, wilson, written
 from benchmarks.pilot.simulate import Planted
-from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, config, riding
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, Riding, config
 from federation.experiment import begin, finish, set_up
 from federation.kindred import OUTLIER, outlyingness, spoilers
 from federation.plan import Engine, Reports, RoundPlan
@@ -46,7 +46,7 @@ class Faulty:
 
     def train(self, sent: Tree, plan: RoundPlan) -> Reports:
         """Let clients train, and faults be faults."""
-        return self.plant(self.engine.train(sent, plan))
+        return self.plant(sent, self.engine.train(sent, plan))
 
 
 def stored(
@@ -68,7 +68,7 @@ def stored(
     with RunWriter.create(out, own.model_dump_json(indent=2)) as writer:
         session = begin(setup, writer, Watch())
         if fault == RIDER:
-            session.engine = Faulty(session.engine, riding(RIDER))  # pyright: ignore[reportAttributeAccessIssue]
+            session.engine = Faulty(session.engine, Riding({RIDER: "nothing"}))  # pyright: ignore[reportAttributeAccessIssue]
         finish(setup, session)
     for round in range(ROUNDS - LOOKED, ROUNDS):
         contributions(out, round, cache=cache)

@@ -27,8 +27,8 @@ from federation.training.engine import LocalEngine
 from federation.training.memory import RamMemory
 from federation.tree import Tree, nbytes
 
-Planted = Callable[[Reports], Reports]
-"""What a fault makes of honest reports."""
+Planted = Callable[[Tree, Reports], Reports]
+"""What a fault makes of honest reports; it knows what was sent, too."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Simulation:
         cls,
         setup: Setup,
         planning: Callable[[Setup, History], Planner] = lambda setup, history: by_rules(setup),
-        plant: Planted = lambda reports: reports,
+        plant: Planted = lambda sent, reports: reports,
     ) -> "Simulation":
         """Stand before the first round."""
         history = History()
@@ -169,13 +169,22 @@ class Simulation:
             return self.state, None
         algorithm = self.setup.algorithm
         algorithm.check(plan.work)
-        reports = self.plant(self.engine().train(algorithm.sent(self.state), plan))
+        sent = algorithm.sent(self.state)
+        reports = self.plant(sent, self.engine().train(sent, plan))
         return advance(algorithm, self.state, reports, plan), reports
+
+    def tried(self, decision: DecisionRecord) -> DecisionRecord:
+        """Let some clients try a decision first where the planner wants it, as a run does."""
+        plan, _ = self.planner.plan(decision)
+        clients = self.planner.canary(decision, plan)
+        if not clients:
+            return decision
+        sent = self.setup.algorithm.sent(self.state)
+        return self.planner.tried(decision, self.engine().train(sent, plan.only(clients)), {})
 
     def play(self) -> bool:
         """Play a round; return whether it could be played: False if training has diverged."""
-        round = len(self.history.rounds)
-        decision = self.planner.decide(round)
+        decision = self.tried(self.planner.decide(len(self.history.rounds)))
         plan, missing = self.planner.plan(decision)
         try:
             self.state, reports = self.outcome(plan)
