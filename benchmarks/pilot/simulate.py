@@ -18,6 +18,7 @@ from federation.evaluation import scores
 from federation.evaluation.assess import global_rows, limited, union
 from federation.evaluation.evaluate import Evaluation, score
 from federation.experiment import Setup, set_up
+from federation.idling import Past
 from federation.plan import Engine, Reports, RoundPlan
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
@@ -123,6 +124,7 @@ class Simulation:
         judge: who reads losses.
         state: server state.
         losses: after every round; a round in which training diverged has none.
+        past: where the model was.
         plant: what faults make of honest reports.
     """
 
@@ -132,6 +134,7 @@ class Simulation:
     judge: Judge
     state: Tree
     losses: list[Losses]
+    past: Past
     plant: Planted
 
     @classmethod
@@ -150,6 +153,7 @@ class Simulation:
             Judge.of(setup),
             setup.algorithm.init(setup.params),
             [],
+            Past(setup.params),
             plant,
         )
 
@@ -186,12 +190,14 @@ class Simulation:
         """Play a round; return whether it could be played: False if training has diverged."""
         decision = self.tried(self.planner.decide(len(self.history.rounds)))
         plan, missing = self.planner.plan(decision)
+        sent = self.setup.algorithm.sent(self.state)
         try:
             self.state, reports = self.outcome(plan)
         except QuorumError:
             return False
         self.losses.append(self.judge.losses(self.state["params"]))
-        self.note(decision, plan, reports, missing)
+        idle = self.past.idle(reports, plan, sent)
+        self.note(decision, plan, reports, missing | (reports.rejected if reports else {}), idle)
         return True
 
     def note(
@@ -200,14 +206,14 @@ class Simulation:
         plan: RoundPlan,
         reports: Reports | None,
         missing: dict[str, str],
+        idle: dict[str, str],
     ) -> None:
         """Write a round down as a journal would have it."""
         sent = self.setup.algorithm.sent(self.state)
-        if reports:
-            missing = missing | reports.rejected
         record = RoundRecord(
             round=decision.round,
             missing=missing,
+            idle=idle,
             bytes_down=nbytes(sent) * len(decision.clients),
             **(figures(reports, plan) if reports else {"clients": ()}),
         )

@@ -24,6 +24,7 @@ RARE = ("rare-1", "rare-2")
 FLIPPER, RIDER = "flipper", "rider"
 EACH, TEST = 90, 160  # rows of a client, and of the test
 COMMON, SELDOM = NAMES[:6], NAMES[6:]
+SENDS = ("nothing", "noise", "copy")  # what a free rider may send
 CLAIMED = 4.0  # nats per token: what a free rider says its training loss is
 
 

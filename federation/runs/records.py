@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -107,6 +107,10 @@ class RoundRecord(BaseModel):
     )
     update_norms: dict[str, float] = Field(
         default={}, description="client -> L2 norm of its update"
+    )
+    idle: dict[str, str] = Field(
+        default={},
+        description="client whose report holds no work of its own -> nothing, noise or copy",
     )
     bytes_down: int = Field(default=0, ge=0, description="server to clients, all of them together")
     bytes_up: int = Field(default=0, ge=0, description="clients to server, all of them together")
