@@ -20,6 +20,7 @@ from benchmarks.pilot import command, report
 from benchmarks.pilot import table as runs
 from benchmarks.pilot.asked import Asked
 from benchmarks.pilot.diagnose import Checked, mutations, outlier
+from benchmarks.pilot.exclude import KINDS, Evidence, Outcome, caught
 from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
 from benchmarks.pilot.scenarios import CONFIGURATIONS, DEFAULT, EXAMPLES, ROUNDS, SCENARIOS, SEEDS
 from benchmarks.pilot.scores import (
@@ -44,11 +45,13 @@ from benchmarks.pilot.searchers import (
 )
 from benchmarks.pilot.table import Table
 from benchmarks.pilot.trials import Pairs, alike, study
+from benchmarks.pilot.trying import Trial, Tried
 from benchmarks.pilot.tune import CELLS, calibrate, harms
 from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
 from federation.address import generator
 from federation.errors import ConfigError
 from federation.plan import Reports
+from federation.runs.records import Effect
 from llm_tools import CallFailed, Failure, OpenAISpec, ask
 from ui.main import main
 
@@ -297,6 +300,41 @@ def test_a_mutated_claim_states_another_number_and_is_refused():
 
     assert not unsupported(claim, facts) and unsupported(changed, facts)
     assert Checked(numbers=4, wrong=1).precision == 0.75
+
+
+# exclusions and trials
+
+
+def effect(mean: float, half: float = 0.01) -> Effect:
+    return Effect(mean=mean, low=mean - half, high=mean + half, values=(mean,))
+
+
+def judged(**effects: list[float]) -> list[str]:
+    known = Evidence(None, None, {})  # type: ignore[arg-type]
+    known.effects = {name: [effect(x) for x in own] for name, own in effects.items()}
+    return known.spoilers()
+
+
+def test_a_spoiler_is_named_once_it_was_judged_twice_and_stands_out():
+    rest = {f"c{i}": [0.1 + 0.01 * i] * 2 for i in range(6)}
+    assert judged(**rest, bad=[-0.5, -0.4], worse=[-0.9, -0.9]) == ["worse", "bad"]
+    assert judged(**rest, bad=[-0.5]) == [], "once is not enough"
+    assert judged(**rest, bad=[-0.5, 0.5]) == [], "its mean interval reaches zero"
+    assert judged(**{f"c{i}": [-0.1 - 0.01 * i] * 2 for i in range(6)}) == [], "all are alike"
+    assert judged(a=[0.1] * 2, b=[0.1] * 2, bad=[-0.5] * 2) == [], "too few to tell"
+
+
+def test_exclusions_are_counted_by_what_clients_are():
+    outcomes = [Outcome(1.0, 1.0, {"flipper": 3, "rare-1": 4}), Outcome(1.0, 1.0, {"flipper": 2})]
+    assert [caught(outcomes, kind) for kind in KINDS] == [(2, 4), (0, 6), (1, 4), (0, 18)]
+
+
+def test_refusals_are_counted_by_what_a_move_would_have_done():
+    moves = [Trial(True, 0.5), Trial(False, 0.5), Trial(True, 0.0), Trial(False, -0.5)]
+    moves += [Trial(True, math.inf), Trial(False, 0.19)]
+    found = Tried([True, False], [0.1, -0.1], {"null": moves})
+    assert found.floor == pytest.approx(0.196)
+    assert found.counts("null") == {"harmless": [1, 3], "harmful": [2, 3]}
 
 
 # the table
