@@ -43,6 +43,8 @@ def test_honest_updates_are_not_idle_even_of_a_client_like_nobody_else():
     delta = honest()
     delta[5] = -0.3 * drawn("shared") + drawn("rare")
     assert told(delta, STEPS, ways()) == {}
+    delta[5] = drawn("way", 1)  # as noise to the others, and where the model went
+    assert told(delta, STEPS, ways()) == {}
 
 
 @pytest.mark.parametrize(
