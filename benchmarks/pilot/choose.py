@@ -122,7 +122,7 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
             " honest clients. Brackets are 95 % intervals over seeds.",
             "A rule never learns who is faulty; places that go to faulty clients show whom a rule"
             " falls for, exclusions whom it never asks.",
-            exclude.says(*counts),
+            exclude.says(excluded, rounds if effort.quick else exclude.ROUNDS),
         ],
         (grid(played, targets), lifted(others), exclude.grid(excluded)),
         {

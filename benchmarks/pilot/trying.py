@@ -154,6 +154,8 @@ def says(found: Tried, places: Sequence[str], seeds: int, rounds: int) -> list[s
         f" values before by more than {found.floor:.3f} nats per token, the noise of a round (1.96"
         " standard deviations). A trial sees training loss alone, in the very round of the move."
         " Brackets are 95 % score intervals of shares; rounds of one run are not independent.",
+        "A move whose harm does not show in the training loss of its own round passes, however"
+        " harmful it is.",
     ]
 
 
