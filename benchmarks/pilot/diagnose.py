@@ -365,7 +365,9 @@ def says(worlds: Mapping[str, World], checked: Checked) -> list[str]:
         " 95 % score intervals of shares; rounds of one run are not independent. For this table"
         f" alone there are {FLIPPED} times as many runs with a flipper.",
         "A report is called idle if it is nothing, noise or a copy by its direction (see"
-        " `federation/idling.py`), a client a rider if most of its reports are, and two at least.",
+        " `federation/idling.py`), a client a rider if most of its reports are, and two at least."
+        " The bounds of that were set on runs of such federations, so look at exclusions in T3 as"
+        " well, which has other cohorts.",
         f"Explanations: {checked.numbers} numbers in {checked.claims} claims, precision"
         f" {checked.precision:.3f} (asked for: 1.0). Of {checked.mutated} mutated claims"
         f" {checked.refused} were refused.",

@@ -246,7 +246,8 @@ def protocol(effort: Effort) -> list[str]:
         f" is compared on them. The model is asked one question a trial, {most} at most with the"
         f" hybrid's; an answer has at most {effort.tokens} tokens and may be mended twice. In the"
         " place of one that cannot be used the default is tried again, and the hybrid's optimizer"
-        " decides."
+        " decides. A server that enforces no schema, such as `transformers serve`, leaves it to the"
+        " model to write JSON."
     ]
 
 
