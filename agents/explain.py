@@ -195,6 +195,7 @@ def claims_of(
         yield from of_loss(facts, round, name, words)
     yield from of_start(facts, round)
     yield from of_clients(facts, round)
+    yield from of_idle(facts, round)
     undone = {name for name in ("lr", "steps") if undoes(facts, round, name, tests)}
     yield from of_decision(facts, round, decision, undone)
     yield from of_canary(facts, round, decision and decision.canary)
@@ -202,6 +203,13 @@ def claims_of(
         if name not in {UNDOES[knob] for knob in undone}:
             yield from of_test(facts, round, name, worded_change(test))
     yield from of_contributions(facts, round)
+
+
+def of_idle(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
+    """Say that some reports held no work."""
+    if idle := facts.get(f"idle@{round}"):
+        text = f"Reports of {idle.value:.0f} clients held no work of their own: nothing, noise, or"
+        yield Claim(kind="risk", text=f"{text} what the model did before.", cites=(idle.id,))
 
 
 def of_filling(facts: Mapping[str, Fact], round: int, filling: Filling | None) -> Iterator[Claim]:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from agents.filling import of_details
 from agents.knobs import RECORD, Bound
 from agents.selection import MOST_EXCLUDED, SelectionBounds
+from federation.runs.history import riders
 from federation.runs.records import Canary, DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
 
@@ -196,8 +197,9 @@ def pseudonyms(history: History, round: int) -> dict[str, str]:
 def facts_of_clients(history: History, round: int) -> dict[str, list[Fact]]:
     """Return, by pseudonym, how often clients failed that ever did; of the worst of them.
 
-    A client that is always there has no facts of its own.  What a client reported is not among
-    them: only that it did not, or that its update was no number.
+    A client that is always there and works has no facts of its own.  What a client reported is not
+    among them: only that it did not, that its update was no number, or that most of its updates
+    held no work of its own.
     """
     names = pseudonyms(history, round)
     missed, diverged = Counter[str](), Counter[str]()
@@ -205,11 +207,18 @@ def facts_of_clients(history: History, round: int) -> dict[str, list[Fact]]:
         for name, reason in history.rounds[n].missing.items():
             missed[names[name]] += 1
             diverged[names[name]] += reason.startswith(DIVERGED)
-    worst = sorted(missed, key=lambda c: (-diverged[c], -missed[c], int(c[1:])))[:MOST_EXCLUDED]
+    lazy = riders(history.rounds[n] for n in range(round))
+    idle = Counter({names[name]: rounds for name, rounds in lazy.items()})
+
+    def failed(client: str) -> tuple[int, int, int]:
+        return -diverged[client] - idle[client], -missed[client], int(client[1:])
+
+    worst = sorted(missed.keys() | idle.keys(), key=failed)[:MOST_EXCLUDED]
     return {
         client: [
             fact(f"missed_{client}", missed[client], "rounds", None, 1),
             fact(f"diverged_{client}", diverged[client], "rounds", None, 1),
+            *([fact(f"idle_{client}", idle[client], "rounds", None, 1)] if idle[client] else []),
         ]
         for client in worst
     }
@@ -235,6 +244,8 @@ def facts_of_round(
     diverged = sum(reason.startswith(DIVERGED) for reason in record.missing.values())
     if trained + diverged >= smallest:
         yield fact("diverged", diverged, "clients", n, trained + diverged)
+    if record.idle and trained >= smallest:
+        yield fact("idle", len(record.idle), "clients", n, trained)
     finite = [x for x in record.loss.values() if math.isfinite(x)]  # of no step there is no loss
     if len(finite) >= smallest:
         yield fact("loss", fmean(finite), "nats per token", n, len(finite))

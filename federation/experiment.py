@@ -262,6 +262,7 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         judge=judge(setup, writer),
         watch=watch,
         rebuilt=setup.rebuilt,
+        first=setup.params,
     )
     data, facts = setup.data.corpus.digest, beginnings(setup)
     if writer.history.start is None:

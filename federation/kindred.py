@@ -21,6 +21,7 @@ from federation.errors import DataError
 from federation.runs.records import ContributionsRecord, Effect
 
 if TYPE_CHECKING:
+    from federation.data.clients import Clients
     from federation.experiment import Setup
 
 TOPICS = 12  # most topics
@@ -29,13 +30,16 @@ ROWS = 2.0  # fewest rows like its own, in effect, from which an interval is mad
 OUTLIER = 3.5  # robust z-score (Iglewicz and Hoaglin 1993) from which a figure stands out
 
 
-def kindred(setup: "Setup", clients: Sequence[str], rows_N: np.ndarray) -> dict[str, np.ndarray]:
+def kindred(
+    setup: "Setup", clients: Sequence[str], rows_N: np.ndarray, held: "Clients | None" = None
+) -> dict[str, np.ndarray]:
     """Weigh rows so that their topics are mixed as those of a client's training rows.
 
     Args:
         setup: whose rows they are.
         clients: for whom.
         rows_N: numbers of the rows that are judged.
+        held: which of them are whose; as the test split is held if omitted.
 
     Returns:
         client -> weight of every row, ``(N,)``; its own rows have none.  A client is missing if
@@ -47,11 +51,11 @@ def kindred(setup: "Setup", clients: Sequence[str], rows_N: np.ndarray) -> dict[
     texts = [x.prompt or x.response for x in (examples[int(row)] for row in everything)]
     topic = told_apart(texts, setup.config.seed)
     at_N = topic[np.searchsorted(everything, rows_N)]
-    tested = setup.data.judged.test
+    held = held or setup.data.judged.test
     found = {}
     for client, rows in trained.items():
         mix_K = np.bincount(topic[np.searchsorted(everything, rows)], minlength=topic.max() + 1)
-        own = tested.rows(client) if client in tested.names else rows[:0]
+        own = held.rows(client) if client in held.names else rows[:0]
         weight_N = weights(mix_K / max(1, len(rows)), at_N, np.isin(rows_N, own))
         if weight_N is not None:
             found[client] = weight_N

@@ -19,6 +19,7 @@ import torch
 from federation.algorithms.algorithm import Algorithm, advance
 from federation.cohort.planner import Planner
 from federation.errors import ConfigError, FedpilotError, QuorumError, StoppedError
+from federation.idling import Past
 from federation.plan import Reports, RoundPlan
 from federation.runs.interrupts import uninterrupted
 from federation.runs.records import (
@@ -78,6 +79,7 @@ class Session:
         judge: who evaluates; called after every round.
         watch: who is told.
         rebuilt: makes the algorithm with other settings.
+        first: parameters before round 0, so that idle reports are told; none: they are not.
         steering: what people command while it goes on.
     """
 
@@ -90,11 +92,15 @@ class Session:
     judge: Judge = lambda state, round: ()
     watch: Watch = field(default_factory=Watch)
     rebuilt: Callable[[Mapping[str, float]], Algorithm] | None = None
+    first: torch.Tensor | None = None
     steering: Steering = field(init=False)
     _tried: Reports | None = field(init=False, default=None)
+    _past: Past | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        """Listen to commands."""
+        """Listen to commands, and know where the model was."""
+        if self.first is not None:
+            self._past = Past(self.first, self.writer.before(self.first))
         self.steering = Steering(
             writer=self.writer,
             rounds=self.rounds,
@@ -177,6 +183,7 @@ class Session:
             self.append(evaluation)
         found: dict[str, Any] = figures(reports, plan) if reports else {"clients": ()}
         found["bytes_down"] = nbytes(sent) * len(decision.clients)
+        found["idle"] = self._past.idle(reports, plan, sent) if self._past else {}
         record = RoundRecord(
             round=round,
             missing=missing,

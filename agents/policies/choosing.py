@@ -17,17 +17,17 @@ from agents.selection import Rule, Selection, SelectionBounds
 class Choosing:
     """Asks clients evenly until there is evidence for something else.
 
-    Nobody is excluded but who diverged ``lost`` times.  Where clients' losses differ by more than
-    ``apart`` of their mean, those with the largest are asked (power-of-choice); where clients
-    also fail to report, Oort is, which weighs their time.  When losses are close together again
-    the choice becomes even again.
+    Nobody is excluded but who diverged, or sent back no work of its own, ``lost`` times.  Where
+    clients' losses differ by more than ``apart`` of their mean, those with the largest are asked
+    (power-of-choice); where clients also fail to report, Oort is, which weighs their time.  When
+    losses are close together again the choice becomes even again.
 
     Attributes:
         policy: decides the rest.
         looks: rounds that have to agree.
         apart: spread of clients' losses, relative to their mean, from which on they differ.
         close: spread below which they do not.
-        lost: times that a client must have diverged to be excluded.
+        lost: times that a client must have diverged, or been idle, to be excluded.
     """
 
     policy: Policy
@@ -53,7 +53,7 @@ class Choosing:
             return answer
         reasons = [why] if rule != bounds.current.rule else []
         if exclude != bounds.current.exclude:
-            reasons.append("clients that keep diverging are not asked")
+            reasons.append("clients that keep diverging, or do no work, are not asked")
         return joined(answer, "; ".join(reasons), (*cited, *known), selection=chosen)
 
     def rule(
@@ -89,7 +89,7 @@ class Choosing:
         found = {
             fact.name.partition("_")[2]: fact.id
             for fact in observation.facts
-            if fact.name.startswith("diverged_") and fact.value >= self.lost
+            if fact.name.startswith(("diverged_", "idle_")) and fact.value >= self.lost
         }
         new = [client for client in found if client not in before][: max(most - len(before), 0)]
         return (*before, *new), tuple(found[client] for client in new)

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.pilot import exclude
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import gini, interval, lift, written
 from benchmarks.pilot.simulate import Simulation, prepared, reconfigured, traffic
-from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, config, riding
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, Riding, config
 from federation.cohort.devices import round_seconds, simulated_seconds, speeds
 
 FAULTS = (FLIPPER, RIDER)
@@ -68,7 +69,9 @@ def play(base: Path, cache: Path, seed: int, rounds: int) -> dict[str, Outcome]:
     found = {}
     for name, rule in RULES.items():
         own = config(base, cache, seed, FAULTS, **common, cohort={"size": 4, **rule})
-        simulation = Simulation.of(reconfigured(first, own), plant=riding(RIDER)).play_all()
+        simulation = Simulation.of(
+            reconfigured(first, own), plant=Riding({RIDER: "nothing"})
+        ).play_all()
         found[name] = outcome(simulation)
     return found
 
@@ -106,6 +109,8 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
     targets = [float(x["uniform"].loss[2 * rounds // 3 - 1]) for x in played]
     final = {name: np.array([x[name].loss[-1] for x in played]) for name in RULES}
     others = {n: lift(x, final["uniform"], "select", n) for n, x in final.items() if n != "uniform"}
+    counts = (1, rounds) if effort.quick else (exclude.SEEDS, exclude.ROUNDS)
+    excluded = exclude.compared(base, cache, *counts)
     return Part(
         "select",
         "T3 Select",
@@ -117,13 +122,15 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
             " honest clients. Brackets are 95 % intervals over seeds.",
             "A rule never learns who is faulty; places that go to faulty clients show whom a rule"
             " falls for, exclusions whom it never asks.",
+            exclude.says(excluded, rounds if effort.quick else exclude.ROUNDS),
         ],
-        (grid(played, targets), lifted(others)),
+        (grid(played, targets), lifted(others), exclude.grid(excluded)),
         {
             "rounds": rounds,
             "final": {name: x.tolist() for name, x in final.items()},
             "lift_over_uniform": {name: x.json() for name, x in others.items()},
             "rules": {name: figures(played, targets, name) for name in RULES},
+            "excluding": exclude.figures(excluded),
         },
     )
 

@@ -8,17 +8,29 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.pilot.parts import QUICK, Effort, Part
+from benchmarks.pilot.parts import ANSWER_TOKENS, QUICK, Effort, Part
 
 if TYPE_CHECKING:
     from benchmarks.pilot.table import Table
 
 DESCRIPTION = """Score those who steer a federation, offline: searches on a table of runs, live
-schedules, selection, diagnosis, experiments, synthetic sets, models that answer badly."""
-TRACKS = ("tune", "online", "select", "diagnose", "experiment", "synthesis", "robust")
+schedules, selection, diagnosis, experiments, synthetic sets, models that answer badly, canary
+rounds."""
+TRACKS = ("tune", "online", "select", "diagnose", "experiment", "synthesis", "robust", "canary")
 TABULAR = ("tune", "experiment")
+
+
+def positive(text: str) -> int:
+    """Read a count of at least one.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if (number := int(text)) < 1:
+        raise ValueError(text)
+    return number
 
 
 def parse(argv: Sequence[str]) -> Namespace:
@@ -36,6 +48,10 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--take", metavar="FILE", type=Path, help=help)
     help = "a language model to score: 'openai:MODEL@URL' or 'scripted:FILE'; may be repeated"
     parser.add_argument("--model", metavar="SPEC", action="append", default=[], help=help)
+    help = "most requests to a model now; what it said is kept, the same command goes on from there"
+    parser.add_argument("--calls", metavar="N", type=positive, help=help)
+    help = f"most tokens of one answer of a model (default: {ANSWER_TOKENS})"
+    parser.add_argument("--tokens", metavar="N", type=positive, default=ANSWER_TOKENS, help=help)
     return parser.parse_args(argv)
 
 
@@ -44,6 +60,7 @@ def command(args: Namespace) -> str:
     words = ["fedpilot", "bench", "pilot"]
     words += [word for name in args.track for word in ("--track", name)]
     words += [word for spec in args.model for word in ("--model", spec)]
+    words += ["--tokens", str(args.tokens)] if args.tokens != ANSWER_TOKENS else []
     words += ["--take", str(args.take)] if args.take else []
     words += ["--quick"] if args.quick else []
     words += ["--out", str(Path("docs", args.out.name))] if args.out else []
@@ -60,9 +77,9 @@ def main(argv: Sequence[str]) -> int:
     from federation.runs.storage import explained
 
     args = parse(argv)
-    effort = replace(QUICK if args.quick else Effort(), models=tuple(args.model))
+    models = asked_models(args)
+    effort = replace(QUICK if args.quick else Effort(), models=models, tokens=args.tokens)
     chosen = [name for name in TRACKS if name in args.track or not args.track]
-    check_models(effort)
     found = taken(args.take) if args.take else {}
     found |= {name: played(name, effort) for name in chosen}
     parts = [found[name] for name in TRACKS if name in found]
@@ -96,17 +113,19 @@ def taken(file: Path) -> dict[str, Part]:
         raise ConfigError(f"--take: {file} holds no figures of a report: {error!r}") from None
 
 
-def check_models(effort: Effort) -> None:
-    """Refuse a model that cannot be used before anything is played.
+def asked_models(args: Namespace) -> dict[str, Any]:
+    """Make the models that are scored, before anything is played.
 
     Raises:
-        ConfigError: saying why.
+        ConfigError: if one of them cannot be used.
     """
-    if effort.models:
-        from benchmarks.pilot.searchers import asking
+    if not args.model:
+        return {}
+    from benchmarks.pilot.asked import asked
+    from federation.experiment import default_cache
 
-        for spec in effort.models:
-            asking(spec)
+    kept = default_cache() / "bench-pilot" / "said"
+    return {spec: asked(spec, kept, args.calls, args.tokens) for spec in args.model}
 
 
 def the_table() -> "Table":
@@ -126,7 +145,7 @@ def played(name: str, effort: Effort) -> Part:
 
 def track(name: str) -> Callable[[Effort], Part]:
     """Return what plays a track."""
-    from benchmarks.pilot import admit, choose, diagnose, online, robust, trials, tune
+    from benchmarks.pilot import admit, choose, diagnose, online, robust, trials, trying, tune
 
     tabular = {"tune": tune.run, "experiment": trials.run}
     if name in tabular:
@@ -139,5 +158,6 @@ def track(name: str) -> Callable[[Effort], Part]:
         "diagnose": diagnose.run,
         "synthesis": admit.run,
         "robust": robust.run,
+        "canary": trying.run,
     }
     return lambda effort: live[name](base_model(), folder(), effort)

@@ -18,17 +18,23 @@ from agents.explain import NUMBER, Claim, explained, unsupported
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import f1, wilson, written
 from benchmarks.pilot.simulate import Planted
-from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, config, riding
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SENDS, Riding, config
 from federation.experiment import begin, finish, set_up
 from federation.kindred import OUTLIER, outlyingness, spoilers
 from federation.plan import Engine, Reports, RoundPlan
+from federation.runs.history import riders
 from federation.runs.run import History, Run
 from federation.runs.writer import RunWriter
 from federation.session import Watch
 from federation.tree import Tree
 from federation.whatif import contributions
 
-FAULTS: tuple[str | None, ...] = (FLIPPER, RIDER, None)
+FAULTS: Mapping[str, str | None] = {
+    "flipper": FLIPPER,
+    **{f"sends {what}": RIDER for what in SENDS},
+    "nobody": None,
+}
+"""What is planted -> who is at fault."""
 ROUNDS, ASKED = 12, 10
 WORK = {"lr": 1.6e-2, "steps": 4, "batch_size": 8}  # enough to learn what a fault can spoil
 JUDGED = {"effects": "all rows", "own": "rows like its own"}
@@ -46,13 +52,12 @@ class Faulty:
 
     def train(self, sent: Tree, plan: RoundPlan) -> Reports:
         """Let clients train, and faults be faults."""
-        return self.plant(self.engine.train(sent, plan))
+        return self.plant(sent, self.engine.train(sent, plan))
 
 
-def stored(
-    base: Path, cache: Path, out: Path, seed: int, fault: str | None, alike: bool = False
-) -> Run:
-    """Write a run with a planted fault into a directory."""
+def stored(base: Path, cache: Path, out: Path, seed: int, planted: str, alike: bool = False) -> Run:
+    """Write a run with one of :data:`FAULTS` into a directory."""
+    fault = FAULTS[planted]
     own = config(
         base,
         cache,
@@ -68,7 +73,7 @@ def stored(
     with RunWriter.create(out, own.model_dump_json(indent=2)) as writer:
         session = begin(setup, writer, Watch())
         if fault == RIDER:
-            session.engine = Faulty(session.engine, riding(RIDER))  # pyright: ignore[reportAttributeAccessIssue]
+            session.engine = Faulty(session.engine, Riding({RIDER: planted.removeprefix("sends ")}))  # pyright: ignore[reportAttributeAccessIssue]
         finish(setup, session)
     for round in range(ROUNDS - LOOKED, ROUNDS):
         contributions(out, round, cache=cache)
@@ -101,12 +106,15 @@ def diagnoses(history: History) -> dict[str, str | None]:
     by_norm = outlier(by_round([x.update_norms for x in rounds]), "both")
     left_out = outlier(contributed(history, "effects"), "low")
     own = outlier(contributed(history, "own"), "low")
+    idle = next(iter(riders(rounds)), None)
     return {
         "highest training loss": by_loss,
         "outlying update norm": by_norm,
         "left out, all rows": left_out,
         "left out, rows like its own": own,
         "left out, rows like its own, else norm": own or by_norm,
+        "idle reports": idle,
+        "left out, rows like its own, else idle": own or idle,
     }
 
 
@@ -223,44 +231,86 @@ class World:
     """What diagnoses came to where clients are skewed, or alike.
 
     Attributes:
-        truth: who was at fault, run by run.
+        planted: which fault there was, run by run.
         named: way to diagnose -> whom it named.
         ranked: way to judge -> who is harmful by leaving out.
+        idle: kind of client -> whether a report was called idle, and a client a rider.
     """
 
-    truth: list[str | None]
+    planted: list[str]
     named: dict[str, list[str | None]]
     ranked: dict[str, Ranked]
+    idle: dict[str, "Idle"]
+
+    @property
+    def truth(self) -> list[str | None]:
+        """Who was at fault, run by run."""
+        return [FAULTS[planted] for planted in self.planted]
 
     def json(self) -> dict[str, Any]:
         """Give it as plain values."""
         ways = {
-            way: f1(own, self.truth) | {"right": hits(own, self.truth)}
+            way: f1(own, self.truth) | {"right": hits(own, self.planted)}
             for way, own in self.named.items()
         }
         ranked = {judged: own.json() for judged, own in self.ranked.items()}
-        return {"runs": len(self.truth), "ways": ways, "left_out": ranked}
+        idle = {kind: own.json() for kind, own in self.idle.items()}
+        return {"runs": len(self.planted), "ways": ways, "left_out": ranked, "idle": idle}
+
+
+@dataclass
+class Idle:
+    """How often clients of a kind were called idle.
+
+    Attributes:
+        reports: whether a report was, of all.
+        clients: whether a client was called a rider by the end of its run.
+    """
+
+    reports: list[bool] = field(default_factory=list)
+    clients: list[bool] = field(default_factory=list)
+
+    def json(self) -> dict[str, list[int]]:
+        """Give it as plain values: how often, of how many."""
+        return {
+            "reports": [sum(self.reports), len(self.reports)],
+            "clients": [sum(self.clients), len(self.clients)],
+        }
+
+
+def count_idle(idle: dict[str, Idle], history: History, planted: str) -> None:
+    """Count whom a run calls idle, by what clients are: honest ones, or what was planted."""
+    records = list(history.rounds.values())
+    lazy = riders(records)
+    for client in sorted({client for record in records for client in record.clients}):
+        faulty = client == FAULTS[planted]
+        kind = planted if faulty else "rare" if client in RARE else "ordinary"
+        own = idle.setdefault(kind, Idle())
+        own.reports += [client in record.idle for record in records if client in record.clients]
+        own.clients.append(client in lazy)
 
 
 def world(base: Path, cache: Path, seeds: int, alike: bool, checked: Checked) -> World:
     """Write runs with every fault and diagnose them; check what explanations say of them."""
-    truth: list[str | None] = []
+    all_planted: list[str] = []
+    idle: dict[str, Idle] = {}
     named: dict[str, list[str | None]] = {}
     ranked = {judged: Ranked() for judged in JUDGED}
     with TemporaryDirectory(prefix="fedpilot-bench-") as folder:
         for seed in range(seeds * FLIPPED):
-            for fault in FAULTS if seed < seeds else (FLIPPER,):
-                out = Path(folder) / f"{fault}-{seed}"
-                history = stored(base, cache, out, seed, fault, alike).history
+            for planted in FAULTS if seed < seeds else ("flipper",):
+                out = Path(folder) / f"{planted.replace(' ', '-')}-{seed}"
+                history = stored(base, cache, out, seed, planted, alike).history
+                count_idle(idle, history, planted)
                 for judged, own in ranked.items():
                     own.take(history, judged)
                 if seed >= seeds:
                     continue
-                truth.append(fault)
+                all_planted.append(planted)
                 for way, client in diagnoses(history).items():
                     named.setdefault(way, []).append(client)
                 checked.take(history)
-    return World(truth, named, ranked)
+    return World(all_planted, named, ranked, idle)
 
 
 def run(base: Path, cache: Path, effort: Effort) -> Part:
@@ -275,7 +325,8 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
         "T4 Diagnose and explain",
         says(worlds, checked),
         [ranks(name, found) for name, found in worlds.items()]
-        + [grid(name, found) for name, found in worlds.items()],
+        + [grid(name, found) for name, found in worlds.items()]
+        + [idle_grid(name, found) for name, found in worlds.items()],
         {
             **{name: found.json() for name, found in worlds.items()},
             "claims": checked.claims,
@@ -287,22 +338,23 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
     )
 
 
-def hits(named: Sequence[str | None], truth: Sequence[str | None]) -> dict[str, str]:
+def hits(named: Sequence[str | None], planted: Sequence[str]) -> dict[str, str]:
     """Say for every fault how often the answer was right."""
     found = {}
-    for fault in FAULTS:
-        own = [a == b for a, b in zip(named, truth, strict=True) if b == fault]
-        found[fault or "nobody"] = f"{sum(own)}/{len(own)}"
+    for fault, who in FAULTS.items():
+        own = [a == who for a, b in zip(named, planted, strict=True) if b == fault]
+        found[fault] = f"{sum(own)}/{len(own)}"
     return found
 
 
 def says(worlds: Mapping[str, World], checked: Checked) -> list[str]:
     """Write what was done and what it came to."""
-    runs = sum(len(found.truth) for found in worlds.values())
+    runs = sum(len(found.planted) for found in worlds.values())
     return [
-        f"{runs} stored runs of {ROUNDS} rounds, {ASKED} clients asked in each: a third with"
-        " a label flipper, a third with a free rider, a third without a fault. Clients hold"
-        " skewed mixes of desks, or all the common ones alike; two more hold a rare desk each. A"
+        f"{runs} stored runs of {ROUNDS} rounds, {ASKED} clients asked in each: as many with a"
+        " label flipper as without a fault, and with a free rider that sends nothing, noise as"
+        " long as an update, or what the model did since it was last asked. Clients hold skewed"
+        " mixes of desks, or all the common ones alike; two more hold a rare desk each. A"
         " diagnosis names the client whose mean figure stands out (robust z-score over"
         f" {OUTLIER}), or nobody. Leave-one-out is over the last {LOOKED} rounds.",
         "Leave-one-out judges twice. On all rows, the client having its own weight: an honest"
@@ -312,6 +364,10 @@ def says(worlds: Mapping[str, World], checked: Checked) -> list[str]:
         f" -{OUTLIER}; on rows like its own its whole 95 % interval is below zero. Brackets are"
         " 95 % score intervals of shares; rounds of one run are not independent. For this table"
         f" alone there are {FLIPPED} times as many runs with a flipper.",
+        "A report is called idle if it is nothing, noise or a copy by its direction (see"
+        " `federation/idling.py`), a client a rider if most of its reports are, and two at least."
+        " The bounds of that were set on runs of such federations, so look at exclusions in T3 as"
+        " well, which has other cohorts.",
         f"Explanations: {checked.numbers} numbers in {checked.claims} claims, precision"
         f" {checked.precision:.3f} (asked for: 1.0). Of {checked.mutated} mutated claims"
         f" {checked.refused} were refused.",
@@ -331,7 +387,18 @@ def grid(name: str, found: World) -> Grid:
     for way, own in found.named.items():
         x = f1(own, found.truth)
         cells = [f"{x[key]:.2f}" for key in ("f1", "precision", "recall")]
-        rows.append([way, *cells, *hits(own, found.truth).values()])
-    columns = ["way", "F1", "precision", "recall", "flipper", "free rider", "nobody"]
+        rows.append([way, *cells, *hits(own, found.planted).values()])
+    columns = ["way", "F1", "precision", "recall", *FAULTS]
     title = f"Naming who is at fault among {name} clients; right answers by what was planted"
     return Grid(title, columns, rows)
+
+
+def idle_grid(name: str, found: World) -> Grid:
+    """Tabulate who is called idle."""
+    order = [kind for kind in (*FAULTS, "rare", "ordinary") if kind in found.idle]
+    rows = [
+        [kind, counted(found.idle[kind].reports), counted(found.idle[kind].clients)]
+        for kind in order
+    ]
+    columns = ["client", "reports called idle", "clients called riders"]
+    return Grid(f"Idle reports among {name} clients", columns, rows)

@@ -5,7 +5,7 @@ Every decision is compared with its shadow, the plateau rule: the same round is 
 state with what the rule would have done.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from agents.pilot import PilotPlanner
-from agents.policies.model import Hybrid
+from agents.policies.model import Adviser, Hybrid
 from agents.policies.optimizer import TPE
 from agents.proposals import Policy
 from agents.spec import PilotSpec
+from benchmarks.pilot.asked import Asked
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scenarios import BY_NAME, ROWS, Scenario, config
 from benchmarks.pilot.scores import Lift, interval, lift, written
@@ -33,7 +34,7 @@ PLACES = ("dirichlet-0.5", "quantity", "stragglers")
 START = {"lr": 4e-3, "steps": 2.0, "cohort_size": 3.0}  # too low a rate, as one finds them
 BOUNDS = {"lr": [1e-3, 0.1], "cohort_size": [2, 6]}
 SHADOW = "heuristic"
-ASKS = 20.0  # seconds that a model has
+ASKS = 60.0  # seconds that a model has: what it says is scored, not how fast
 
 
 def hybrid_with_null() -> Policy:
@@ -54,7 +55,7 @@ CONTROLS: Mapping[str, dict[str, Any]] = {
 }
 
 
-def policies(models: Sequence[str]) -> dict[str, dict[str, Any]]:
+def policies(models: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Return the pilot's table for every policy that is scored."""
     found = {**PLAIN, **CONTROLS}
     for spec in models:
@@ -64,17 +65,28 @@ def policies(models: Sequence[str]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def piloted(name: str, table: Mapping[str, Any]) -> Callable[[Setup, History], PilotPlanner]:
-    """Return what makes the pilot of a policy."""
+def piloted(
+    name: str, table: Mapping[str, Any], model: Any = None
+) -> Callable[[Setup, History], PilotPlanner]:
+    """Return what makes the pilot of a policy, which asks a model whose answers are kept if any."""
 
     def make(setup: Setup, history: History) -> PilotPlanner:
         spec = PilotSpec.model_validate({"bounds": BOUNDS, "shadows": [SHADOW], **table})
         planner = PilotPlanner(setup, history, traffic(setup), spec)
         if name == "hybrid+null":  # a policy that no configuration may ask for
             planner._policy = hybrid_with_null()
+        if isinstance(model, Asked):
+            planner._policy = asking(planner._policy, model)
         return planner
 
     return make
+
+
+def asking(policy: Policy, model: Asked) -> Policy:
+    """Let a policy ask a model whose answers are kept, in the place of its own."""
+    if isinstance(policy, Hybrid):
+        return replace(policy, adviser=asking(policy.adviser, model))
+    return replace(policy, model=model) if isinstance(policy, Adviser) else policy
 
 
 @dataclass
@@ -89,6 +101,7 @@ class Steered:
             decisions that differ from it.
         repeats: by how much rounds differ from themselves under other draws.
         tokens: spent on a model.
+        asked: questions that were put to it.
         sources: who decided how often.
     """
 
@@ -98,16 +111,22 @@ class Steered:
     worse: list[float] = field(default_factory=list)
     repeats: list[float] = field(default_factory=list)
     tokens: int = 0
+    asked: int = 0
     sources: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> int:
+        """Questions that were not answered, or whose answer the guard refused."""
+        return self.asked - self.sources.get("llm", 0)
 
     def reached(self, target: float) -> int | None:
         """Return the first round, counted from 0, whose loss is at most the target."""
         return next((n for n, loss in enumerate(self.losses) if loss <= target), None)
 
 
-def steer(setup: Setup, name: str, table: Mapping[str, Any]) -> Steered:
+def steer(setup: Setup, name: str, table: Mapping[str, Any], model: Any = None) -> Steered:
     """Let a policy steer a run, and play every round's shadow beside it."""
-    run = Simulation.of(setup, piloted(name, table))
+    run = Simulation.of(setup, piloted(name, table, model))
     found, moved = Steered(), 0
     while len(run.history.rounds) < setup.config.rounds:
         before, round = run.state, len(run.history.rounds)
@@ -128,7 +147,9 @@ def steer(setup: Setup, name: str, table: Mapping[str, Any]) -> Steered:
         found.bytes.append(moved)
         found.sources[decision.source] = found.sources.get(decision.source, 0) + 1
         trace = decision.details.get("trace")
-        found.tokens += int(trace.get("tokens", 0)) if isinstance(trace, dict) else 0  # pyright: ignore[reportArgumentType]
+        if isinstance(trace, dict) and "attempts" in trace:
+            found.asked += 1
+            found.tokens += int(trace["tokens"])  # pyright: ignore[reportArgumentType]
     found.test = run.losses[-1].test if run.losses else np.inf
     return found
 
@@ -173,7 +194,10 @@ def play(
     source = str(write_rows(cache / f"rows-{seed}.jsonl", rows(seed, ROWS)))
     own = config(scenario, seed, START, str(base), source, effort.rounds)
     setup = reconfigured(prepared(own, cache), own)
-    return {n: steer(setup, n, table) for n, table in policies(effort.models).items()}
+    return {
+        name: steer(setup, name, table, effort.models.get(table.get("model", "")))
+        for name, table in policies(effort.models).items()
+    }
 
 
 Runs = dict[tuple[str, int], dict[str, Steered]]
@@ -194,6 +218,7 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
     best = min(PLAIN, key=lambda name: float(final[name].mean()))
     lifts = {n: lift(final[n], final[best], "online", n) for n in names if n != best}
     near = lift(final["hybrid+null"], final["tpe"], "online", "hybrid")
+    drawn = {n: lift(final[n], final["null"], "online", n, "null") for n in names if n != "null"}
     return Part(
         "online",
         "T2 Tune online",
@@ -204,9 +229,13 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
             "round_noise_floor": floor,
             "final_test": {name: x.tolist() for name, x in final.items()},
             "lift": {name: x.json() for name, x in lifts.items()},
+            "lift_over_null": {name: x.json() for name, x in drawn.items()},
             "hybrid_null_over_tpe": near.json(),
             "harmful": {name: harmful(played, name, floor) for name in names},
-            "tokens": {n: sum(own[n].tokens for own in played.values()) for n in names},
+            **{
+                key: {n: sum(getattr(own[n], key) for own in played.values()) for n in names}
+                for key in ("tokens", "asked", "failures")
+            },
         },
     )
 

@@ -69,6 +69,10 @@ class Part:
         return "\n\n".join(blocks)
 
 
+ANSWER_TOKENS = 400
+"""Most tokens of one answer of a model; a decision with its reason takes some 150."""
+
+
 @dataclass(frozen=True)
 class Effort:
     """How much is done.
@@ -80,7 +84,8 @@ class Effort:
         seeds: of every federation that is steered; selection has three times, diagnosis twice as
             many.
         rounds: of runs that are steered.
-        models: specs of language models to score beside the plain policies.
+        models: spec -> language model, to be scored beside the plain policies.
+        tokens: of one answer of a model, at most.
         quick: whether it is a trial whose figures mean little.
     """
 
@@ -89,8 +94,14 @@ class Effort:
     pairs: int = 2000
     seeds: int = 2
     rounds: int = 12
-    models: tuple[str, ...] = ()
+    models: Mapping[str, Any] = field(default_factory=dict)
+    tokens: int = ANSWER_TOKENS
     quick: bool = False
+
+    @property
+    def asking(self) -> dict[str, str]:
+        """Policies that ask a model -> its spec."""
+        return {f"{kind}{spec}": spec for spec in self.models for kind in ("llm:", "hybrid+")}
 
 
 QUICK = Effort(repeats=1, calibrations=40, pairs=100, seeds=1, rounds=3, quick=True)

@@ -36,50 +36,70 @@ def document(
     """
     blocks = [INTRODUCTION]
     if effort.quick:
-        blocks.append(
-            "**A quick trial: it shows that everything works, its figures mean nothing.**"
-        )
-    blocks += [headline(parts, effort), *(part.markdown() for part in parts)]
+        blocks.append(TRIAL)
+    blocks += [headline(parts), *(part.markdown() for part in parts)]
     blocks.append(made_with(command, label))
     return "\n\n".join(blocks) + "\n"
 
 
-def headline(parts: Sequence[Part], effort: Effort) -> str:
+def headline(parts: Sequence[Part]) -> str:
     """Say what it came to for policies that ask a model, or for the null model in their place."""
     lines = ["## Headline"]
-    if not effort.models:
+    scored = [part for part in parts if part.name in LIFTED]
+    if not any(asking(part) for part in scored):
         lines.append(
             "No language model was scored; `--model openai:MODEL@http://127.0.0.1:8000/v1` scores"
             " one. What follows is the control: the null model in its place."
         )
-    scored = [part for part in parts if part.name in LIFTED]
-    lines += ["\n".join(line for part in scored for line in lift_lines(part, effort))]
+    lines += ["\n".join(line for part in scored for line in lift_lines(part))]
     if not scored:
         lines[-1] = "Neither tuning track was played, so there is no lift to tell of."
     return "\n\n".join(lines)
 
 
-def lift_lines(part: Part, effort: Effort) -> list[str]:
+def asking(part: Part) -> list[str]:
+    """Name the policies of a track that ask a language model."""
+    return [
+        name
+        for name in part.figures["lift"]
+        if name.startswith(("llm:", "hybrid+")) and name != "hybrid+null"
+    ]
+
+
+def lift_lines(part: Part) -> list[str]:
     """Write a line for every policy that a model, or the null model, has a part in."""
-    figures = part.figures
-    asked = [name for spec in effort.models for name in (f"llm:{spec}", f"hybrid+{spec}")]
-    lines = []
-    for name in ["null", "hybrid+null", *asked]:
+    figures, lines = part.figures, []
+    for name in ["null", "hybrid+null", *asking(part)]:
         own = figures["lift"].get(name)
-        if own is None:  # it is the best there is itself, or was not asked when this was played
+        if own is None:  # it is the best there is itself
             continue
-        ends = {key: math.nan if own[key] is None else own[key] for key in ("mean", "low", "high")}
-        interval = Interval(**ends, count=own["count"])
         bad, decided = figures["harmful"].get(name, (0, 0))
         harm = f"; harmful decisions {bad}/{decided} ({bad / decided:.0%})" if decided else ""
-        tokens = figures["tokens"].get(name, 0)
-        spent = f"; {tokens:,} tokens" if tokens else ""
         lines.append(
             f"- {part.heading}, {name}: **{own['verdict']}** over"
-            f" {figures['best_without_model']}, {written(interval)} {UNITS[part.name]};"
-            f" win/tie/loss {own['wins']}/{own['ties']}/{own['losses']}{harm}{spent}"
+            f" {figures['best_without_model']}, {written(read(own))} {UNITS[part.name]};"
+            f" win/tie/loss {own['wins']}/{own['ties']}/{own['losses']}{harm}{asked(part, name)}"
         )
     return lines
+
+
+def read(own: Mapping[str, Any]) -> Interval:
+    """Read an interval as JSON has it."""
+    ends = {key: math.nan if own[key] is None else own[key] for key in ("mean", "low", "high")}
+    return Interval(**ends, count=own["count"])
+
+
+def asked(part: Part, name: str) -> str:
+    """Say what asking a model came to: answers, tokens, and lift over the null model."""
+    questions = part.figures.get("asked", {}).get(name, 0)
+    if not questions:
+        return ""
+    answers = questions - part.figures["failures"].get(name, 0)
+    over = part.figures["lift_over_null"][name]
+    return (
+        f"; {answers} answers of {questions} questions, {part.figures['tokens'][name]:,} tokens;"
+        f" {over['verdict']} over the null model, {written(read(over))}"
+    )
 
 
 def made_with(command: str, label: Mapping[str, Any] | None) -> str:

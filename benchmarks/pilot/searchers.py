@@ -4,8 +4,9 @@ The searches, the hybrid, the null policy and the adviser that asks a model are 
 what is scored is what is shipped.  A trial is a look-up in the table.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
 
@@ -49,7 +50,8 @@ class Episode:
         tried: configurations that were run to the end, in order.
         shadows: trial -> what the optimizer would have tried where a model was followed.
         tokens: spent on models.
-        failures: why a model gave no answer.
+        asked: questions that were put to them.
+        failures: why one was not answered.
     """
 
     curves: np.ndarray
@@ -58,6 +60,7 @@ class Episode:
     tried: list[int] = field(default_factory=list)
     shadows: dict[int, int] = field(default_factory=dict)
     tokens: int = 0
+    asked: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -288,6 +291,7 @@ def accepted(answer: Answer, episode: Episode) -> tuple[str, Values]:
     """Take what may be tried from an answer; of a failure, the default again, and it is counted."""
     tokens = answer.trace.get("tokens", 0)
     episode.tokens += int(tokens) if isinstance(tokens, int | float) else 0
+    episode.asked += "attempts" in answer.trace
     proposal: Proposal | None = answer.proposal
     if "adviser" in answer.trace and answer.trace["adviser"] != "abstained":
         episode.failures.append(str(answer.trace["adviser"]))
@@ -296,22 +300,6 @@ def accepted(answer: Answer, episode: Episode) -> tuple[str, Values]:
     if proposal is None or not proposal.abstains:
         episode.failures.append(answer.failure or "outside of the bounds")
     return "fallback", CONFIGURATIONS[DEFAULT]
-
-
-def asking(spec: str) -> Callable[[Episode], Policy]:
-    """Return what makes an adviser of a model.
-
-    Raises:
-        ConfigError: if the model cannot be used.
-    """
-    from federation.errors import ConfigError
-    from llm_tools import LLMError, chat_model
-
-    try:
-        model = chat_model(spec)
-    except LLMError as error:
-        raise ConfigError(f"--model: {error}") from None
-    return lambda episode: Asking(spec, model, episode)
 
 
 WITHOUT_MODEL: dict[str, Searcher] = {
@@ -327,16 +315,15 @@ CONTROLS: dict[str, Searcher] = {
 }
 
 
-def searchers(models: Sequence[str]) -> dict[str, Searcher]:
-    """Return every policy that is scored: plain ones, controls, and models alone and as advisers.
-
-    Raises:
-        ConfigError: if a model cannot be used.
-    """
+def searchers(models: Mapping[str, Any]) -> dict[str, Searcher]:
+    """Return every policy that is scored: plain ones, controls, models alone and as advisers."""
     found = WITHOUT_MODEL | CONTROLS
-    for spec in models:
-        made = asking(spec)
-        found |= {f"llm:{spec}": Stepwise(None, made), f"hybrid+{spec}": Stepwise("tpe", made)}
+    for spec, model in models.items():
+        adviser = partial(Asking, spec, model)
+        found |= {
+            f"llm:{spec}": Stepwise(None, adviser),
+            f"hybrid+{spec}": Stepwise("tpe", adviser),
+        }
     return found
 
 

@@ -18,6 +18,7 @@ from federation.evaluation import scores
 from federation.evaluation.assess import global_rows, limited, union
 from federation.evaluation.evaluate import Evaluation, score
 from federation.experiment import Setup, set_up
+from federation.idling import Past
 from federation.plan import Engine, Reports, RoundPlan
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
@@ -27,8 +28,8 @@ from federation.training.engine import LocalEngine
 from federation.training.memory import RamMemory
 from federation.tree import Tree, nbytes
 
-Planted = Callable[[Reports], Reports]
-"""What a fault makes of honest reports."""
+Planted = Callable[[Tree, Reports], Reports]
+"""What a fault makes of honest reports; it knows what was sent, too."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class Simulation:
         judge: who reads losses.
         state: server state.
         losses: after every round; a round in which training diverged has none.
+        past: where the model was.
         plant: what faults make of honest reports.
     """
 
@@ -132,6 +134,7 @@ class Simulation:
     judge: Judge
     state: Tree
     losses: list[Losses]
+    past: Past
     plant: Planted
 
     @classmethod
@@ -139,7 +142,7 @@ class Simulation:
         cls,
         setup: Setup,
         planning: Callable[[Setup, History], Planner] = lambda setup, history: by_rules(setup),
-        plant: Planted = lambda reports: reports,
+        plant: Planted = lambda sent, reports: reports,
     ) -> "Simulation":
         """Stand before the first round."""
         history = History()
@@ -150,6 +153,7 @@ class Simulation:
             Judge.of(setup),
             setup.algorithm.init(setup.params),
             [],
+            Past(setup.params),
             plant,
         )
 
@@ -169,20 +173,31 @@ class Simulation:
             return self.state, None
         algorithm = self.setup.algorithm
         algorithm.check(plan.work)
-        reports = self.plant(self.engine().train(algorithm.sent(self.state), plan))
+        sent = algorithm.sent(self.state)
+        reports = self.plant(sent, self.engine().train(sent, plan))
         return advance(algorithm, self.state, reports, plan), reports
+
+    def tried(self, decision: DecisionRecord) -> DecisionRecord:
+        """Let some clients try a decision first where the planner wants it, as a run does."""
+        plan, _ = self.planner.plan(decision)
+        clients = self.planner.canary(decision, plan)
+        if not clients:
+            return decision
+        sent = self.setup.algorithm.sent(self.state)
+        return self.planner.tried(decision, self.engine().train(sent, plan.only(clients)), {})
 
     def play(self) -> bool:
         """Play a round; return whether it could be played: False if training has diverged."""
-        round = len(self.history.rounds)
-        decision = self.planner.decide(round)
+        decision = self.tried(self.planner.decide(len(self.history.rounds)))
         plan, missing = self.planner.plan(decision)
+        sent = self.setup.algorithm.sent(self.state)
         try:
             self.state, reports = self.outcome(plan)
         except QuorumError:
             return False
         self.losses.append(self.judge.losses(self.state["params"]))
-        self.note(decision, plan, reports, missing)
+        idle = self.past.idle(reports, plan, sent)
+        self.note(decision, plan, reports, missing | (reports.rejected if reports else {}), idle)
         return True
 
     def note(
@@ -191,14 +206,14 @@ class Simulation:
         plan: RoundPlan,
         reports: Reports | None,
         missing: dict[str, str],
+        idle: dict[str, str],
     ) -> None:
         """Write a round down as a journal would have it."""
         sent = self.setup.algorithm.sent(self.state)
-        if reports:
-            missing = missing | reports.rejected
         record = RoundRecord(
             round=decision.round,
             missing=missing,
+            idle=idle,
             bytes_down=nbytes(sent) * len(decision.clients),
             **(figures(reports, plan) if reports else {"clients": ()}),
         )

@@ -4,7 +4,7 @@ A cell is a (scenario, seed).  A policy sees validation losses only; what it hel
 judged on the test split too.  The intervals are over cells.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,7 @@ from benchmarks.pilot.searchers import (
     WITHOUT_MODEL,
     Episode,
     Searcher,
+    Stepwise,
     episode,
     repeated,
     searchers,
@@ -43,19 +44,23 @@ class Scored:
     """What a policy came to.
 
     Attributes:
+        cells: numbers of the cells that it searched.
         curves: normalised validation regret, ``(cells, repeats, evaluations)``.
         test: test regret of the incumbents in nats per token, the same shape.
         overruled: decisions of a model in the place of an optimizer's.
         harmful: those of them that were worse by more than the noise of a seed.
         tokens: spent.
-        failures: answers that were none.
+        asked: questions that were put to a model.
+        failures: those of them that it did not answer.
     """
 
+    cells: Sequence[int]
     curves: np.ndarray
     test: np.ndarray
     overruled: int
     harmful: int
     tokens: int
+    asked: int
     failures: int
 
     def areas(self, evaluations: int) -> np.ndarray:
@@ -67,12 +72,22 @@ class Scored:
         return self.test[:, :, evaluations - 1].mean(axis=1)
 
 
-def score(name: str, searcher: Searcher, table: Table, repeats: int) -> Scored:
-    """Let a policy search every cell some times."""
-    curves = np.zeros((len(CELLS), repeats, MOST))
+def searched(name: str, effort: Effort) -> tuple[Sequence[int], int]:
+    """Return which cells a policy searches, and how often each.
+
+    One that asks a model searches the first cell of every scenario once: asking is dear.
+    """
+    if name in effort.asking:
+        return [i for i, (_, k) in enumerate(CELLS) if k == CELLS[0][1]], 1
+    return range(len(CELLS)), effort.repeats
+
+
+def score(searcher: Searcher, table: Table, cells: Sequence[int], repeats: int) -> Scored:
+    """Let a policy search cells some times."""
+    curves = np.zeros((len(cells), repeats, MOST))
     test = np.zeros_like(curves)
-    overruled = harmful = tokens = failures = 0
-    for cell, (s, k) in enumerate(CELLS):
+    overruled = harmful = tokens = asked = failures = 0
+    for cell, (s, k) in enumerate(CELLS[i] for i in cells):
         floor = seed_noise(table.validation[s, :, :, -1])
         judged = table.test[s, k, :, -1]
         for repeat in range(repeats):
@@ -82,8 +97,9 @@ def score(name: str, searcher: Searcher, table: Table, repeats: int) -> Scored:
             test[cell, repeat] = judged[best] - np.nanmin(judged)
             worse = [harms(done, trial, floor) for trial in done.shadows]
             overruled, harmful = overruled + len(worse), harmful + sum(worse)
-            tokens, failures = tokens + done.tokens, failures + len(done.failures)
-    return Scored(curves, test, overruled, harmful, tokens, failures)
+            tokens, asked = tokens + done.tokens, asked + done.asked
+            failures += len(done.failures)
+    return Scored(cells, curves, test, overruled, harmful, tokens, asked, failures)
 
 
 def harms(done: Episode, trial: int, floor: float) -> bool:
@@ -101,10 +117,10 @@ def best_without_model(scored: Mapping[str, Scored]) -> str:
 
 
 def lifts(scored: Mapping[str, Scored], over: str, evaluations: int) -> dict[str, Lift]:
-    """Compare every policy with one of them, cell by cell, by regret area."""
+    """Compare every policy with one of them that searched all cells, by regret area."""
     other = scored[over].areas(evaluations)
     return {
-        name: lift(own.areas(evaluations), other, name, over, evaluations)
+        name: lift(own.areas(evaluations), other[own.cells], name, over, evaluations)
         for name, own in scored.items()
         if name != over
     }
@@ -166,7 +182,7 @@ def own_noise(table: Table, repeats: int) -> float:
 def run(table: Table, effort: Effort) -> Part:
     """Score every policy offline."""
     scored = {
-        name: score(name, searcher, table, effort.repeats)
+        name: score(searcher, table, *searched(name, effort))
         for name, searcher in searchers(effort.models).items()
     }
     best = best_without_model(scored)
@@ -174,11 +190,11 @@ def run(table: Table, effort: Effort) -> Part:
     null = calibrate(table, effort.calibrations)
     floor = own_noise(table, effort.repeats)
     hybrid = lift(scored["hybrid+null"].areas(MOST), scored["tpe"].areas(MOST), "hybrid")
-    random = lifts(scored, "random", MOST)
+    random, drawn = lifts(scored, "random", MOST), lifts(scored, "null", MOST)
     return Part(
         "tune",
         "T1 Tune offline",
-        says(best, null, floor, hybrid),
+        says(best, null, floor, hybrid) + protocol(effort),
         (areas(scored), left(scored), lifted(scored, against, best), by_scenario(scored)),
         {
             "best_without_model": best,
@@ -186,11 +202,13 @@ def run(table: Table, effort: Effort) -> Part:
             "test_regret": {n: float(x.left(MOST).mean()) for n, x in scored.items()},
             "lift": {name: x.json() for name, x in against.items()},
             "lift_over_random": {name: x.json() for name, x in random.items()},
+            "lift_over_null": {name: x.json() for name, x in drawn.items()},
             "null_contains_zero": null.share.json(),
             "hybrid_null_over_tpe": hybrid.json(),
             "search_noise_floor": floor,
             "harmful": {n: [x.harmful, x.overruled] for n, x in scored.items() if x.overruled},
             "tokens": {n: x.tokens for n, x in scored.items()},
+            "asked": {n: x.asked for n, x in scored.items() if x.asked},
             "failures": {n: x.failures for n, x in scored.items() if x.failures},
         },
     )
@@ -214,6 +232,22 @@ def says(best: str, null: Calibration, floor: float, hybrid: Lift) -> list[str]:
         f"Hybrid with the null model against the optimizer alone: area lower by"
         f" {written(hybrid.interval, 4)}; the optimizer differs from itself by up to {floor:.4f}"
         f" (95 %): {within} one noise floor.",
+    ]
+
+
+def protocol(effort: Effort) -> list[str]:
+    """Say how often a model is asked, if one is."""
+    if not effort.models:
+        return []
+    cells, _ = searched(next(iter(effort.asking)), effort)
+    most = len(cells) * (MOST - 1 + MOST - Stepwise("tpe").warmup)
+    return [
+        f"A policy that asks a model searches {len(cells)} cells, one of every scenario, once, and"
+        f" is compared on them. The model is asked one question a trial, {most} at most with the"
+        f" hybrid's; an answer has at most {effort.tokens} tokens and may be mended twice. In the"
+        " place of one that cannot be used the default is tried again, and the hybrid's optimizer"
+        " decides. A server that enforces no schema, such as `transformers serve`, leaves it to the"
+        " model to write JSON."
     ]
 
 
@@ -247,8 +281,11 @@ def lifted(scored: Mapping[str, Scored], against: Mapping[str, Lift], best: str)
             f"{x.harmful}/{x.overruled} ({x.harmful / x.overruled:.0%})" if x.overruled else "-"
         )
         cells = f"{own.wins}/{own.ties}/{own.losses}"
-        rows.append([name, written(own.interval), cells, own.words, harmful, str(x.tokens or "-")])
-    columns = ["policy", "lift", "win/tie/loss", "verdict", "harmful overrulings", "tokens"]
+        answered = f"{x.asked - x.failures}/{x.asked}" if x.asked else "-"
+        told = [harmful, answered, str(x.tokens or "-")]
+        rows.append([name, written(own.interval), cells, own.words, *told])
+    columns = ["policy", "lift", "win/tie/loss", "verdict", "harmful overrulings"]
+    columns += ["answers of questions", "tokens"]
     return Grid(f"Paired lift in regret area over {best}, {MOST} evaluations", columns, rows)
 
 
@@ -256,7 +293,7 @@ def by_scenario(scored: Mapping[str, Scored]) -> Grid:
     """Tabulate areas by scenario."""
     rows = []
     for name, own in scored.items():
-        cells, where = own.areas(MOST), np.array([s for s, _ in CELLS])
+        cells, where = own.areas(MOST), np.array([CELLS[i][0] for i in own.cells])
         means = [cells[where == s].mean() for s in range(len(SCENARIOS))]
         rows.append([name, *(f"{x:.3f}" for x in means)])
     columns = ["policy", *(scenario.name for scenario in SCENARIOS)]

@@ -5,24 +5,26 @@ with a desk three further; a free rider holds ordinary rows and reports no chang
 judged on honest rows of all desks, which no client holds.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from benchmarks.pilot.simulate import Planted
 from benchmarks.pilot.texts import NAMES, Row, row, write_rows
 from federation.address import generator
 from federation.config import Config
 from federation.plan import Reports
+from federation.tree import Tree
 
 ORDINARY = tuple(f"client-{n}" for n in range(1, 10))
 RARE = ("rare-1", "rare-2")
 FLIPPER, RIDER = "flipper", "rider"
 EACH, TEST = 90, 160  # rows of a client, and of the test
 COMMON, SELDOM = NAMES[:6], NAMES[6:]
+SENDS = ("nothing", "noise", "copy")  # what a free rider may send
 CLAIMED = 4.0  # nats per token: what a free rider says its training loss is
 
 
@@ -31,7 +33,7 @@ def rows(seed: int, faults: Sequence[str], alike: bool = False) -> Iterator[Row]
 
     Args:
         seed: of the draws.
-        faults: which of flipper and rider there are.
+        faults: who is faulty: names that begin with flipper answer wrongly, others do not.
         alike: whether ordinary clients and faulty ones hold all common desks alike; otherwise
             their mixes are skewed.
     """
@@ -39,7 +41,7 @@ def rows(seed: int, faults: Sequence[str], alike: bool = False) -> Iterator[Row]
     for client in (*ORDINARY, *faults):
         mix = draw.dirichlet([1e3 if alike else 1.0] * len(COMMON))
         for desk in draw.choice(len(COMMON), size=EACH, p=mix):
-            answer = (desk + 3) % len(COMMON) if client == FLIPPER else desk
+            answer = (desk + 3) % len(COMMON) if client.startswith(FLIPPER) else desk
             yield row(client, COMMON[desk], COMMON[answer], draw)
     for client, desk in zip(RARE, SELDOM, strict=True):
         for _ in range(EACH):
@@ -83,17 +85,49 @@ def config(
     return Config.from_table(tables, "planted federation")
 
 
-def riding(*riders: str) -> Planted:
-    """Let clients report no change, and a loss that makes them look worth asking."""
+@dataclass
+class Riding:
+    """Free riders: clients that train nothing, and what they send in the place of an update.
 
-    def plant(reports: Reports) -> Reports:
-        lazy_C = torch.tensor([client in riders for client in reports.clients])
-        honest = {
-            group: x_C * (~lazy_C).to(x_C.dtype).view(-1, *[1] * (x_C.dim() - 1))
-            for group, x_C in reports.tree_C.items()
-        }
-        loss_C = torch.where(lazy_C, torch.full_like(reports.loss_C, CLAIMED), reports.loss_C)
-        norm_C = torch.where(lazy_C, torch.zeros_like(reports.norm_C), reports.norm_C)
-        return replace(reports, tree_C=honest, loss_C=loss_C, norm_C=norm_C)
+    "nothing" is no change and a loss that makes a client look worth asking.  "noise" is as long as
+    the others' updates.  "copy" is what the model has become since the client was last asked,
+    as in Lin, Du and Liu 2019 (arXiv:1911.12560, delta weights); the first time it is noise.  Both
+    claim the loss that training would have had.
 
-    return plant
+    Attributes:
+        riders: client -> what it sends.
+        seen: client -> parameters that it was sent last, ``(P,)``.
+        times: how often anybody was asked.
+    """
+
+    riders: Mapping[str, str]
+    seen: dict[str, Tensor] = field(default_factory=dict)
+    times: int = 0
+
+    def __call__(self, sent: Tree, reports: Reports) -> Reports:
+        """Put what riders send in the place of what they would have trained."""
+        self.times += 1
+        delta_C, loss_C = reports.tree_C["delta"].clone(), reports.loss_C.clone()
+        honest = [i for i, client in enumerate(reports.clients) if client not in self.riders]
+        long = delta_C[honest].norm(dim=1).median() if honest else delta_C.norm(dim=1).median()
+        for i, client in enumerate(reports.clients):
+            if client not in self.riders:
+                continue
+            sends = self.riders[client]
+            if sends == "nothing":
+                delta_C[i], loss_C[i] = 0, CLAIMED
+            elif sends == "copy" and client in self.seen:
+                delta_C[i] = sent["params"] - self.seen[client]
+            else:
+                noise = self.noise(client, delta_C.shape[1])
+                delta_C[i] = noise * (long / noise.norm())
+            self.seen[client] = sent["params"].clone()
+        lazy_C = torch.tensor([client in self.riders for client in reports.clients])
+        norm_C = torch.where(lazy_C, delta_C.norm(dim=1).double(), reports.norm_C)
+        tree_C = {**reports.tree_C, "delta": delta_C}
+        return replace(reports, tree_C=tree_C, loss_C=loss_C, norm_C=norm_C)
+
+    def noise(self, client: str, size: int) -> Tensor:
+        """Draw a direction, ``(P,)``."""
+        drawn = generator("pilot bench", "rider", client, self.times).standard_normal(size)
+        return torch.from_numpy(drawn).float()

@@ -10,6 +10,7 @@ configuration is the run's own, and nothing is known of what its parent did late
 Knows no file.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ from federation.runs.records import (
 
 RETAINED = 3
 """How many of the newest checkpoints are kept for going back."""
+AGAIN = 2
+"""Idle reports that make a rider, if they are most of what it reported."""
 
 
 @dataclass
@@ -187,3 +190,13 @@ class History:
 def history_of(entries: Iterable[Entry]) -> History:
     """Take all lines of a journal into account."""
     return History().after(entries)
+
+
+def riders(rounds: Iterable[RoundRecord]) -> dict[str, int]:
+    """Name the clients most of whose reports were idle, and how many; the worst first."""
+    came, idle = Counter[str](), Counter[str]()
+    for record in rounds:
+        came.update(record.clients)
+        idle.update(record.idle.keys())
+    often = {name: n for name, n in idle.items() if n >= AGAIN and 2 * n > came[name]}
+    return {name: often[name] for name in sorted(often, key=lambda name: (-often[name], name))}

@@ -111,6 +111,10 @@ class RoundRecord(BaseModel):
     update_norms: dict[str, float] = Field(
         default={}, description="client -> L2 norm of its update"
     )
+    idle: dict[str, str] = Field(
+        default={},
+        description="client whose report holds no work of its own -> nothing, noise or copy",
+    )
     bytes_down: int = Field(default=0, ge=0, description="server to clients, all of them together")
     bytes_up: int = Field(default=0, ge=0, description="clients to server, all of them together")
     seconds: float = Field(default=0.0, ge=0, description="wall time, decision to commit")

@@ -44,6 +44,8 @@ from federation.runs.records import (
 from federation.runs.run import checkpoint_files, memory_after
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from federation.tree import Tree
 
 
@@ -199,6 +201,27 @@ class RunWriter:
         last = self.history.last_round
         path = checkpoint_files(self.path, self.history)[last]
         return tree_files.load_tree(path, self.history.rounds[last].checkpoint_sha256)
+
+    def before(self, first: "Tensor") -> "Tensor | None":
+        """Load the parameters that the newest round began with; none if they are not there, whole.
+
+        Args:
+            first: those that round 0 began with.
+
+        Raises:
+            StorageError: if they cannot be read.
+        """
+        if self.history.last_round == 0:
+            return first
+        round = self.history.last_round - 1
+        file = checkpoint_files(self.path, self.history).get(round)
+        if file is None or not file.exists():
+            return None
+        try:
+            state = tree_files.load_tree(file, self.history.rounds[round].checkpoint_sha256)
+        except CorruptError:  # nothing but who is idle in one round hangs on it
+            return None
+        return state["params"]
 
     def checkpoint(self, round: int, state: "Tree", updates: "Tree | None" = None) -> Saved:
         """Save the server state after a round.  It counts once the round's record is appended.

@@ -247,6 +247,22 @@ def test_who_keeps_diverging_is_excluded_up_to_the_limit():
     assert nobody.abstains
 
 
+def idle(found: History, *rounds: int) -> History:
+    """The same run, in which ward-b sent noise in some rounds."""
+    for n in rounds:
+        found.rounds[n] = found.rounds[n].model_copy(update={"idle": {"ward-b": "noise"}})
+    return found
+
+
+def test_who_does_no_work_is_excluded_once_it_is_most_of_what_it_sends():
+    found = chosen(idle(unequal(3, 0.01), 0, 2), smallest=1)
+    assert found.selection is not None and found.selection.exclude == ("c2",)
+    assert found.evidence == ("idle_c2",)
+    for rounds in ((2,), (0, 2)):
+        assert chosen(idle(unequal(4, 0.01), *rounds), smallest=1).abstains, "half is not most"
+    assert chosen(idle(unequal(3, 0.01), 0, 2), smallest=2).abstains
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     spread=st.floats(0, 1.9),
@@ -277,6 +293,14 @@ def test_single_clients_are_shown_only_where_they_may_be():
         observation = seen(found, **({"smallest": 1, "selection": bounds(known=())} | other))
         assert not [fact for fact in observation.facts if "_c" in fact.id]
     assert "ward" not in str(facts_of_clients(found, 3))
+    idler = idle(unequal(3, 0.1), 1, 2)
+    assert {"idle_c2", "idle@2"} <= {
+        x.id for x in seen(idler, smallest=1, selection=bounds()).facts
+    }
+    cohort = seen(idler, smallest=2, selection=bounds(known=())).facts
+    assert [fact.id for fact in cohort if "idle" in fact.id] == ["idle@1", "idle@2"]
+    assert not [x for x in seen(idler, smallest=4).facts if "idle" in x.id]
+    assert "ward" not in str(facts_of_clients(idler, 3))
 
 
 # --- Early ends --------------------------------------------------------------------------------

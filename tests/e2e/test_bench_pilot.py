@@ -5,18 +5,22 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pydantic import BaseModel
 
 from agents.explain import Claim
 from agents.facts import fact
 from benchmarks.pilot import command, report
 from benchmarks.pilot import table as runs
+from benchmarks.pilot.asked import Asked
 from benchmarks.pilot.diagnose import Checked, mutations, outlier
+from benchmarks.pilot.exclude import KINDS, Evidence, Outcome, caught
 from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
 from benchmarks.pilot.scenarios import CONFIGURATIONS, DEFAULT, EXAMPLES, ROUNDS, SCENARIOS, SEEDS
 from benchmarks.pilot.scores import (
@@ -41,11 +45,14 @@ from benchmarks.pilot.searchers import (
 )
 from benchmarks.pilot.table import Table
 from benchmarks.pilot.trials import Pairs, alike, study
+from benchmarks.pilot.trying import Trial, Tried
 from benchmarks.pilot.tune import CELLS, calibrate, harms
-from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, riding, rows
+from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
 from federation.address import generator
 from federation.errors import ConfigError
 from federation.plan import Reports
+from federation.runs.records import Effect
+from llm_tools import CallFailed, Failure, OpenAISpec, ask
 from ui.main import main
 
 
@@ -249,14 +256,32 @@ def test_a_planted_federation_is_wrong_where_it_says():
     assert rare == set(RARE) and sum(row["client"] == "test" for row in made) == TEST
 
 
-def test_a_free_rider_reports_no_change_and_others_are_left_alone():
-    delta = torch.arange(6.0).reshape(2, 3) + 1
+def of_two(*rows: list[float]) -> Reports:
     figures = torch.ones(2, dtype=torch.float64)
-    honest = Reports(("client-1", RIDER), {"delta": delta}, figures, figures, figures, figures)
-    found = riding(RIDER)(honest)
-    assert torch.equal(found.tree_C["delta"][0], delta[0])
+    delta = torch.tensor(rows)
+    return Reports(("client-1", RIDER), {"delta": delta}, figures, figures, figures, figures)
+
+
+def test_a_free_rider_reports_no_change_and_others_are_left_alone():
+    honest = of_two([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])
+    found = Riding({RIDER: "nothing"})({"params": torch.zeros(3)}, honest)
+    assert torch.equal(found.tree_C["delta"][0], honest.tree_C["delta"][0])
     assert not found.tree_C["delta"][1].any() and found.norm_C.tolist() == [1.0, 0.0]
     assert found.loss_C[0] == 1.0 and found.loss_C[1] > 1.0
+
+
+def test_a_free_rider_makes_noise_as_long_as_an_update_or_copies_what_the_model_became():
+    honest = of_two([3.0, 4.0, 0.0], [4.0, 5.0, 6.0])
+    noise = Riding({RIDER: "noise"})
+    first, second = (noise({"params": torch.zeros(3)}, honest) for _ in range(2))
+    assert first.norm_C[1] == pytest.approx(5.0) == float(first.tree_C["delta"][1].norm())
+    assert not torch.equal(first.tree_C["delta"], second.tree_C["delta"]), "drawn anew"
+    assert torch.equal(first.loss_C, honest.loss_C)
+    copy, before = Riding({RIDER: "copy"}), torch.tensor([1.0, 0.0, 2.0])
+    copy({"params": before}, honest)
+    found = copy({"params": before + torch.tensor([0.0, 7.0, 1.0])}, honest)
+    assert found.tree_C["delta"][1].tolist() == [0.0, 7.0, 1.0]
+    assert torch.equal(found.tree_C["delta"][0], honest.tree_C["delta"][0])
 
 
 def test_who_stands_out_is_named_and_nobody_where_all_are_alike():
@@ -275,6 +300,41 @@ def test_a_mutated_claim_states_another_number_and_is_refused():
 
     assert not unsupported(claim, facts) and unsupported(changed, facts)
     assert Checked(numbers=4, wrong=1).precision == 0.75
+
+
+# exclusions and trials
+
+
+def effect(mean: float, half: float = 0.01) -> Effect:
+    return Effect(mean=mean, low=mean - half, high=mean + half, values=(mean,))
+
+
+def judged(**effects: list[float]) -> list[str]:
+    known = Evidence(None, None, {})  # type: ignore[arg-type]
+    known.effects = {name: [effect(x) for x in own] for name, own in effects.items()}
+    return known.spoilers()
+
+
+def test_a_spoiler_is_named_once_it_was_judged_twice_and_stands_out():
+    rest = {f"c{i}": [0.1 + 0.01 * i] * 2 for i in range(6)}
+    assert judged(**rest, bad=[-0.5, -0.4], worse=[-0.9, -0.9]) == ["worse", "bad"]
+    assert judged(**rest, bad=[-0.5]) == [], "once is not enough"
+    assert judged(**rest, bad=[-0.5, 0.5]) == [], "its mean interval reaches zero"
+    assert judged(**{f"c{i}": [-0.1 - 0.01 * i] * 2 for i in range(6)}) == [], "all are alike"
+    assert judged(a=[0.1] * 2, b=[0.1] * 2, bad=[-0.5] * 2) == [], "too few to tell"
+
+
+def test_exclusions_are_counted_by_what_clients_are():
+    outcomes = [Outcome(1.0, 1.0, {"flipper": 3, "rare-1": 4}), Outcome(1.0, 1.0, {"flipper": 2})]
+    assert [caught(outcomes, kind) for kind in KINDS] == [(2, 4), (0, 6), (1, 4), (0, 18)]
+
+
+def test_refusals_are_counted_by_what_a_move_would_have_done():
+    moves = [Trial(True, 0.5), Trial(False, 0.5), Trial(True, 0.0), Trial(False, -0.5)]
+    moves += [Trial(True, math.inf), Trial(False, 0.19)]
+    found = Tried([True, False], [0.1, -0.1], {"null": moves})
+    assert found.floor == pytest.approx(0.196)
+    assert found.counts("null") == {"harmless": [1, 3], "harmful": [2, 3]}
 
 
 # the table
@@ -342,13 +402,19 @@ def test_no_lift_is_printed_as_such():
     text = report.document([a_part("tune")], Effort(), "fedpilot bench pilot", None)
     assert "**no lift** over tpe" in text and "harmful decisions 1/4 (25%)" in text
     assert "No language model was scored" in text
-    asked = Effort(models=("scripted:x",))
     lifted = a_part("tune").figures["lift"]
+    names = ["llm:scripted:x", "hybrid+scripted:x"]
+    more = dict.fromkeys(names, lifted["null"])
     figures = {
-        "lift": lifted | {f"{kind}scripted:x": lifted["null"] for kind in ("llm:", "hybrid+")}
+        "lift": lifted | more,
+        "lift_over_null": more,
+        "asked": dict.fromkeys(names, 9),
+        "failures": {names[0]: 7},
+        "tokens": dict.fromkeys(names, 1234),
     }
-    text = report.document([a_part("tune", **figures)], asked, "", None)
+    text = report.document([a_part("tune", **figures)], Effort(), "", None)
     assert "llm:scripted:x" in text and "No language model" not in text
+    assert "2 answers of 9 questions, 1,234 tokens; no lift over the null model" in text
 
 
 def test_a_table_is_markdown_and_what_is_not_finite_is_null():
@@ -404,13 +470,68 @@ def test_a_scripted_model_is_scored_beside_the_others(tmp_path, monkeypatch, cap
     assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
 
 
+class Teller:
+    """Stands where a chat model stands: says what it is told to, or fails."""
+
+    def __init__(self, *says: str | CallFailed) -> None:
+        self.says, self.asked = list(says), 0
+
+    async def ainvoke(self, messages, **how):
+        self.asked += 1
+        said = self.says.pop(0)
+        if isinstance(said, CallFailed):
+            raise said
+        return SimpleNamespace(text=said, usage_metadata={"input_tokens": 7, "output_tokens": 2})
+
+
+class Word(BaseModel, extra="forbid"):
+    word: str
+
+
+def told(place: Path, teller: Teller, question: str = "?", most: int | None = None):
+    spec = OpenAISpec(model="m", url="http://127.0.0.1:1/v1")
+    return ask(Asked(spec, teller, place, most), question, Word)
+
+
+def test_what_a_model_said_is_kept_and_it_is_not_asked_again(tmp_path):
+    first, none = told(tmp_path, Teller('{"word": "yes"}')), Teller()
+    again = told(tmp_path, none)
+    assert first.value == again.value == Word(word="yes") and none.asked == 0
+    assert (again.tokens_in, again.tokens_out, again.model) == (7, 2, "m")
+    other = told(tmp_path, Teller('{"word": "no"}'), "another question")
+    assert other.value == Word(word="no")
+
+
+def test_a_spoilt_answer_is_kept_and_mending_it_too(tmp_path):
+    teller = Teller("no JSON", '{"word": "mended"}')
+    assert told(tmp_path, teller).attempts == 2
+    again = told(tmp_path, Teller())
+    assert again.value == Word(word="mended") and (again.attempts, again.tokens_in) == (2, 14)
+    cut = CallFailed(Failure.TOO_LARGE, "cut off", "on and on", (7, 64))
+    for teller in (Teller(cut), Teller()):
+        found = told(tmp_path, teller, "long")
+        assert (found.failure, found.raw, found.tokens_out) == ("too_large", "on and on", 64)
+
+
+def test_a_server_that_fails_is_not_scored_and_no_more_is_asked_than_allowed(tmp_path):
+    with pytest.raises(ConfigError, match=r"its server failed .unreachable"):
+        told(tmp_path, Teller(CallFailed(Failure.UNREACHABLE, "refused")))
+    assert told(tmp_path, Teller('{"word": "yes"}')).value == Word(word="yes"), "nothing was kept"
+    with pytest.raises(ConfigError, match=r"--calls: 1 requests"):
+        told(tmp_path, Teller("no JSON", "no JSON"), "other", most=1)
+    for file in tmp_path.iterdir():
+        file.write_text("{")
+    with pytest.raises(ConfigError, match=r"is damaged; delete it"):
+        told(tmp_path, Teller())
+
+
 @pytest.mark.slow
 def test_a_quick_run_writes_the_report_and_its_figures(tmp_path, monkeypatch):
     out = tmp_path / "bench.md"
     assert main(["bench", "pilot", "--quick", "--json", "--out", str(out)]) == 0
     text, figures = out.read_text(), json.loads(out.with_suffix(".json").read_text())
     assert [line[3:5] for line in text.splitlines() if line.startswith("## T")] == [
-        f"T{n}" for n in range(1, 8)
+        f"T{n}" for n in range(1, 9)
     ]
     assert list(figures["tracks"]) == list(command.TRACKS)
     assert "mean nothing" in text and str(Path.home()) not in text
