@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-SCHEMA = 6
+SCHEMA = 7
 """Version of the records below; raised whenever a field changes its meaning, appears or goes."""
 
 _RECORD = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
@@ -136,6 +136,9 @@ class EvaluationRecord(BaseModel):
     metrics: dict[str, float]
     per_client: dict[str, dict[str, float]] = Field(
         default={}, description="metric -> client -> value"
+    )
+    rows: int | None = Field(
+        default=None, ge=0, description="that were judged, all clients together; none: not noted"
     )
 
 
