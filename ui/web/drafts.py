@@ -27,7 +27,7 @@ def file_of(runs: Path, id: str) -> Path:
         ConfigError: if the id is none.
     """
     if not ID.fullmatch(id):
-        raise ConfigError(f"{id[:80]!r} names no draft; start anew")
+        raise ConfigError(f"{id[:80]!r} names no draft; begin anew")
     return runs / DRAFTS / f"{id}.json"
 
 

@@ -11,7 +11,7 @@ from ui.web.store import Opened
 
 KEY = "export"
 """In the URL: whether this part is open."""
-FORMS = {"adapter": "adapter, for PEFT and vLLM", "whole": "whole model, without PEFT"}
+FORMS = {"adapter": "adapter", "whole": "whole model"}
 
 
 def show(opened: Opened) -> None:
@@ -25,7 +25,7 @@ def show(opened: Opened) -> None:
             st.caption(plain(why))
             return
         with problems():
-            left, right = st.columns([2, 3], gap="large")
+            left, right = st.columns([2, 3], gap="medium")
             with left:
                 round, whole = choice(opened)
                 written(opened, round, whole=whole)
@@ -44,6 +44,8 @@ def choice(opened: Opened) -> tuple[int, bool]:
     form = st.segmented_control(
         "As", list(FORMS), default="adapter", format_func=FORMS.__getitem__, required=True,
         key="export-as",
+        help="the adapter alone, which PEFT and vLLM put beside the base model; or all weights with"
+        " the adapter added to them, in float32",
     )  # fmt: skip
     return round, form == "whole"
 

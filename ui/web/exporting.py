@@ -55,8 +55,7 @@ def rounds(run: Run) -> dict[int, str]:
     best = min(losses, key=lambda n: losses[n], default=None)
     words = {progress(run).done: "the last"}
     if best is not None:
-        words[best] = f"{words[best]}, and the best" if best in words else "the best"
-        words[best] += f" on validation rows, loss {losses[best]:.3f}"
+        words[best] = ", ".join([*([words[best]] if best in words else []), "best validation loss"])
     return {n: f"{n}: {words[n]}" if n in words else str(n) for n in kept}
 
 

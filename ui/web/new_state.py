@@ -18,8 +18,11 @@ from ui.web.forms import Table
 from ui.web.shell import plain, problems, shelf
 
 FORM, NAME = "new-form", "new-name"
-ID, LIKE, SET, HOW = "draft", "like", "set", "how"
-"""Keys of the URL: a draft to go on with; a run to clone; a made-up set to use, and how."""
+ID, LIKE, SET, HOW = "draft", "like", "made-up", "how"
+"""Keys of the URL: a draft to go on with; a run to clone; a made-up set to use, and how.
+
+None is bound to a widget of another page: such a key leaves the URL with its page.
+"""
 MOMENT = 0.1  # seconds that a page waits for an answer before it goes on without
 
 

@@ -148,7 +148,7 @@ def train_on(made: MadeSet) -> None:
             "Real data", [*shelf().names(), OWN], key=f"beside-{made.name}", width=240,
             help="those of a run, with its experiment, or others that you name in the form",
         )  # fmt: skip
-        query = {"set": made.name, "how": "extra"} | (
+        query = {"made-up": made.name, "how": "extra"} | (
             {"like": real} if real not in (None, OWN) else {}
         )
         st.page_link(
@@ -157,7 +157,7 @@ def train_on(made: MadeSet) -> None:
         )  # fmt: skip
         st.page_link(
             page("new"), label="Train on it alone", icon=":material/science:",
-            query_params={"set": made.name, "how": "source"},
+            query_params={"made-up": made.name, "how": "source"},
         )  # fmt: skip
 
 

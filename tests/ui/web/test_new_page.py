@@ -248,7 +248,7 @@ def test_one_can_start_anew_and_the_draft_stays(open_new):
     app.number_input("new1.work.steps").set_value(7)
     looked(app)
     id = drafted(app)
-    next(b for b in app.button if b.label == "Start anew").click()
+    next(b for b in app.button if b.label == "Begin anew").click()
     looked(app)
     assert "draft" not in app.query_params and "steps = 7" not in toml(app)
     assert "steps = 7" in toml(open_new(draft=id))
@@ -272,7 +272,7 @@ def test_a_made_up_set_stands_beside_the_data_of_a_run(open_new, tmp_path, monke
     (folder / "profile.toml").write_text("")
     made = {"client": "x", "instruction": "i", "context": "", "response": "r", "label": "l"}
     (folder / "set.jsonl").write_text(json.dumps(made) + "\n")
-    app = open_new(like="old", set="one", how="extra")
+    app = open_new(**{"like": "old", "made-up": "one", "how": "extra"})
     table = tomllib.loads(toml(app))
     assert table["rounds"] == 3 and table["data"]["source"] == str(rows)
     assert table["data"]["extra"] == str(folder / "set.jsonl")
@@ -285,6 +285,6 @@ def test_a_made_up_set_stands_beside_the_data_of_a_run(open_new, tmp_path, monke
     app.text_area("new1.data.extra_fields").set_value("question = instruction\nsite = client")
     looked(app)
     assert "data.extra: data.response: no row has" in app.error[0].value.replace("\\", "")
-    own = open_new(set="one", how="extra")
+    own = open_new(**{"made-up": "one", "how": "extra"})
     assert tomllib.loads(toml(own))["data"]["extra"] == str(folder / "set.jsonl")
     assert own.error and own.button("start").disabled  # whose data they are beside is not named

@@ -152,9 +152,12 @@ def test_a_rejected_set_can_be_judged_again_otherwise(open_studio, made, tmp_pat
 
 def test_beside_real_data_means_those_of_a_run_or_ones_own(open_studio, made, tmp_path):
     links = lambda app: [x.proto.query_string for x in app.get("page_link") if "Train" in x.label]  # noqa: E731
-    assert links(open_studio(set="one")) == ["set=one&how=extra", "set=one&how=source"]
+    assert links(open_studio(set="one")) == ["made-up=one&how=extra", "made-up=one&how=source"]
     recorded(tmp_path / "mine")
-    assert links(open_studio(set="one")) == ["set=one&how=extra&like=mine", "set=one&how=source"]
+    assert links(open_studio(set="one")) == [
+        "made-up=one&how=extra&like=mine",
+        "made-up=one&how=source",
+    ]
 
 
 def test_a_table_says_none_of_what_is_not_known(open_studio, made):

@@ -168,7 +168,7 @@ left.title("New experiment", icon=ICON)
 with right.container(horizontal=True, horizontal_alignment="right"):
     bring()
     st.button(
-        "Start anew", icon=":material/restart_alt:", on_click=start_anew,
+        "Begin anew", icon=":material/restart_alt:", on_click=start_anew,
         help="fills the form with the demo's experiment",
     )  # fmt: skip
 loaded, id = draft()
