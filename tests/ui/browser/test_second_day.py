@@ -1,5 +1,6 @@
 """A second day: data made up and judged, a run brought along, trained on, its model taken away."""
 
+import time
 import zipfile
 from pathlib import Path
 
@@ -78,6 +79,10 @@ def train_beside_real_data(eyes: Eyes, runs: Path) -> None:
     eyes.settled()
     eyes.page.get_by_role("textbox", name="Name of the run").fill("both")
     eyes.page.keyboard.press("Enter")
+    end = time.monotonic() + LONG
+    while not any('"both"' in file.read_text() for file in runs.glob(".drafts/*.json")):
+        assert time.monotonic() < end, "what was written is not kept"
+        eyes.page.wait_for_timeout(100)
     eyes.settled()
     eyes.page.reload()
     eyes.settled()
