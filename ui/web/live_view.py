@@ -42,11 +42,12 @@ def numbers(opened: Opened) -> None:
             moved = gained is not None and f"{abs(gained):.3f}" != "0.000"
             better = "inverse" if main == "nll" else "normal"
             against = None if gained is None else f"{gained:+.3f}" if moved else "no change"
+            name, _, unit = METRICS.get(main, main).partition(", ")
             st.metric(
-                METRICS.get(main, main).capitalize(), f"{list(tested.values())[-1]:.3f}",
+                name.capitalize(), f"{list(tested.values())[-1]:.3f}",
                 "base model" if list(tested) == [0] else against,
                 border=True, height="stretch",
-                help=f"on everybody's test, {judged_rows(run)}",
+                help=f"on everybody's test, {judged_rows(run)}{'; ' * bool(unit)}{unit}",
                 delta_description=None if gained is None else "on base",
                 delta_color=better if moved else "off", delta_arrow="auto" if moved else "off",
             )  # fmt: skip
