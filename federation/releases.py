@@ -146,7 +146,7 @@ def release(source: Source, round: int, folder: Path) -> Release:
     """
     earlier = sorted(folder.glob(f"r{round + 1:04d}-*"), key=lambda path: path.stat().st_mtime)
     try:
-        params = source.run.state(round)["params"].to(torch.float32)
+        params = params_after(source, round)
     except ConfigError:  # old checkpoints are deleted as a run goes on
         if not earlier:
             raise
@@ -159,14 +159,51 @@ def release(source: Source, round: int, folder: Path) -> Release:
     return Release(round, path, digest, params)
 
 
-def whole_model(source: Source, given: Release | None, template: str, folder: Path) -> None:
-    """Write the base model, or what it becomes with a release, as a folder that needs no PEFT.
+def params_after(source: Source, round: int) -> Tensor:
+    """Return the adapter after a round, from 0, as a row ``(P,)`` in float32."""
+    return source.run.state(round)["params"].to(torch.float32)
+
+
+def export(source: Source, round: int, path: Path, template: str | None = None) -> None:
+    """Write what a run had learnt by a round to a new folder: its adapter, or all weights.
+
+    Args:
+        source: the run.
+        round: from 0; its checkpoint must be there.
+        path: a folder that does not exist; its parents are made.
+        template: for all weights, as :func:`whole_model` writes them; None: the adapter, for PEFT.
+
+    Raises:
+        ConfigError: if ``path`` exists, or there is no checkpoint of the round.
+        CorruptError: if the checkpoint is not as it was written.
+        StorageError: if it cannot be written; no half of it is left behind.
+    """
+    if path.exists():
+        raise ConfigError(f"{path} exists; name a folder that does not")
+    params = params_after(source, round)
+    if template is None:
+        save_adapter(path, params, source.lora, base_path(source))
+        return
+    temporary = storage.temporary_name(path)
+    with storage.explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        whole_model(source, params, template, temporary)
+        with storage.explained(path):
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    storage.sync_directory(path.parent)
+
+
+def whole_model(source: Source, params: Tensor | None, template: str, folder: Path) -> None:
+    """Write the base model, or what it becomes with an adapter, as a folder that needs no PEFT.
 
     Weights are those of the base in float32, with the adapter added to them.
 
     Args:
         source: the run.
-        given: the release; None for the base model as it is.
+        params: ``(P,)``; None for the base model as it is.
         template: of chats, if the tokenizer has none.
         folder: that is made; one that is there is replaced.
     """
@@ -176,8 +213,8 @@ def whole_model(source: Source, given: Release | None, template: str, folder: Pa
     with loading(source.config.model.base):
         model = AutoModelForCausalLM.from_pretrained(base_path(source), dtype=torch.float32)
         tokenizer = load_tokenizer(source.config.model.base)
-    if given is not None:
-        add_adapter(model, source.lora, given.params)
+    if params is not None:
+        add_adapter(model, source.lora, params)
     tokenizer.chat_template = tokenizer.chat_template or template
     logging.disable_progress_bar()
     with storage.explained(folder):

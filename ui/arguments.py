@@ -217,6 +217,10 @@ def _export(parser: ArgumentParser) -> None:
     a_run(parser)
     help = "new folder; PEFT and vLLM load it as it is"
     parser.add_argument("--to", dest="to", metavar="OUT", type=Path, required=True, help=help)
+    help = "the model after this round, from 1 (default: the last round of a finished run)"
+    parser.add_argument("--round", metavar="R", type=int, help=help)
+    help = "write all weights with the adapter added to them, a model that needs no PEFT"
+    parser.add_argument("--whole", action="store_true", help=help)
 
 
 def _serve(parser: ArgumentParser) -> None:
@@ -331,7 +335,7 @@ COMMANDS = (
     ),
     Command("verify", "check that a run or a study is as it was written", _read),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
-    Command("export", "copy a run's adapter, ready for PEFT and vLLM", _export),
+    Command("export", "write a run's adapter, or the whole model, to where it is used", _export),
     Command("serve", "serve the base model and a run's adapter, and follow its rounds", _serve),
     Command("data", "report how much the clients of a configuration differ", _data),
     Command("synthesize", "make up the data of a federation, and measure it", _synthesize),

@@ -64,7 +64,7 @@ def serving_whole(run: Run, spec: ServeSpec, round: int | None = None) -> Iterat
         source = releases.open_source(run, "float32")
         given = releases.release(source, round, there.path / ADAPTERS)
         models = (there.path / MODELS).absolute()
-        for name, which in ((BASE, None), (ALIAS, given)):
+        for name, which in ((BASE, None), (ALIAS, given.params)):
             releases.whole_model(source, which, chat_template(source), models / name)
         server_spec = ServerSpec(
             kind="transformers",

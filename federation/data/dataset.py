@@ -189,17 +189,26 @@ def all_records(config: Config, spec: DataSpec, base_dir: Path) -> Records:
     own = records(config, base_dir)
     if spec.extra is None:
         return own
+    return with_marked(
+        own,
+        read_records(spec.extra, base_dir, text=spec.text_unit, asked="data.extra"),
+        owner_field(spec),
+        spec.extra_fields,
+    )
+
+
+def owner_field(spec: DataSpec) -> str:
+    """Return the field that says whose an extra row is.
+
+    Raises:
+        ConfigError: if clients are not told apart by one.
+    """
     if spec.clients.by != "key" or spec.clients.key is None:
         raise ConfigError(
             f"data.extra: only clients by key can be given rows; data.clients.by is"
             f" {spec.clients.by!r}, set it to 'key', or drop data.extra"
         )
-    return with_marked(
-        own,
-        read_records(spec.extra, base_dir, text=spec.text_unit, asked="data.extra"),
-        spec.clients.key,
-        spec.extra_fields,
-    )
+    return spec.clients.key
 
 
 def with_marked(

@@ -51,9 +51,14 @@ def assess(
     else:
         reports = shared_reports(setup, evaluation, None if state is None else state["params"])
     judged = "base" if state is None else subject(name)
-    for split, metrics, per_client in reports:
+    for split, metrics, per_client, rows in reports:
         yield EvaluationRecord(
-            round=round, subject=judged, split=split, metrics=metrics, per_client=per_client
+            round=round,
+            subject=judged,
+            split=split,
+            metrics=metrics,
+            per_client=per_client,
+            rows=rows,
         )
 
 
@@ -62,7 +67,8 @@ def subject(algorithm: str) -> str:
     return algorithm if algorithm in SUBJECTS else "federated"
 
 
-Named = tuple[str, dict[str, float], dict[str, dict[str, float]]]
+Named = tuple[str, dict[str, float], dict[str, dict[str, float]], int]
+"""Split, figures, those of every client by metric, and how many rows were judged."""
 
 
 def shared_reports(
@@ -75,16 +81,17 @@ def shared_reports(
         rows_of = limited(setup, split, clients)
         if not rows_of:
             continue
-        report = evaluate_shared(evaluation, params, rows_of)
+        report, count = evaluate_shared(evaluation, params, rows_of), len(union(rows_of))
         if split == "unseen" or own_test:
-            yield split, report.overall, {}
-        yield ("clients" if split == "test" else "unseen_clients", *summary(report))
+            yield split, report.overall, {}, count
+        yield "clients" if split == "test" else "unseen_clients", *summary(report), count
     if not own_test:
         rows = subset(splits.set_aside, most(setup), setup.config.data_seed, "set_aside")
-        yield "test", evaluate_shared(evaluation, params, {"test": rows}).overall, {}
+        yield "test", evaluate_shared(evaluation, params, {"test": rows}).overall, {}, len(rows)
     validation = limited(setup, "validation", splits.validation)
     if validation:
-        yield "validation", evaluate_shared(evaluation, params, validation).overall, {}
+        report = evaluate_shared(evaluation, params, validation)
+        yield "validation", report.overall, {}, len(union(validation))
 
 
 def global_rows(data: "FederatedData", config: "Config") -> np.ndarray:
@@ -103,7 +110,7 @@ def own_reports(
     rows_of = limited(setup, "test", splits.test)
     own = {name: rows_of.get(name, np.empty(0, np.int64)) for name in names}
     if any(len(rows) for rows in own.values()):
-        yield ("clients", *summary(evaluate_own(evaluation, params_C, own)))
+        yield "clients", *summary(evaluate_own(evaluation, params_C, own)), len(union(own))
     everyone = splits.set_aside if splits.set_aside.size else union(rows_of)
     for split, rows in (
         ("test", everyone),
@@ -112,7 +119,7 @@ def own_reports(
         rows = subset(rows, min(most(setup), SHARED // len(names)), setup.config.data_seed, split)
         if len(rows):
             report = evaluate_own(evaluation, params_C, dict.fromkeys(names, rows))
-            yield split, report.mean | suffixed(report.std, "std"), by_metric(report)
+            yield split, report.mean | suffixed(report.std, "std"), by_metric(report), len(rows)
 
 
 def own_models(setup: "Setup", state: Tree, memory: ClientMemory, names: tuple[str, ...]) -> Tensor:

@@ -144,6 +144,9 @@ class EvaluationRecord(BaseModel):
     per_client: dict[str, dict[str, float]] = Field(
         default={}, description="metric -> client -> value"
     )
+    rows: int | None = Field(
+        default=None, ge=0, description="that were judged, all clients together; none: not noted"
+    )
 
 
 class ExplanationRecord(BaseModel):

@@ -58,12 +58,31 @@ def test_peft_answers_as_was_foretold(source, tmp_path):
     assert (wanted - releases.next_log_probs(source, None, prompts)).abs().max() > 0.1
     plain = AutoModelForCausalLM.from_pretrained(source.config.model.base, dtype=torch.float32)
     model = PeftModel.from_pretrained(plain, str(release.folder))
-    releases.whole_model(source, release, "a template", tmp_path / "whole")
+    releases.whole_model(source, release.params, "a template", tmp_path / "whole")
     whole = AutoModelForCausalLM.from_pretrained(tmp_path / "whole", dtype=torch.float32)
     for other in (model, whole):
         with torch.no_grad():
             logits = other(input_ids=torch.tensor(prompts)).logits[:, -1]
         torch.testing.assert_close(logits.log_softmax(-1), wanted, atol=1e-4, rtol=0)
+
+
+def test_an_export_is_whole_or_not_there(source, tmp_path, monkeypatch):
+    out = tmp_path / "deep" / "model"
+
+    def torn(source: Source, params: object, template: str, folder: Path) -> None:
+        folder.mkdir()
+        raise RuntimeError("killed")
+
+    monkeypatch.setattr(releases, "whole_model", torn)
+    with pytest.raises(RuntimeError):
+        releases.export(source, 3, out, "a template")
+    assert list(out.parent.iterdir()) == []
+    releases.export(source, 1, out)
+    release = releases.release(source, 1, tmp_path)
+    name = "adapter_model.safetensors"
+    assert (out / name).read_bytes() == (release.folder / name).read_bytes()
+    with pytest.raises(ConfigError, match="exists"):
+        releases.export(source, 2, out)
 
 
 def test_prompts_are_equally_long_different_and_fit(source):

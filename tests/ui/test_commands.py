@@ -153,6 +153,44 @@ def test_export_copies_the_adapter_and_overwrites_nothing(
     call("export", finished, "--to", out).refused(2, str(out), "exists")
 
 
+def test_export_writes_any_round_that_is_kept_in_either_form(
+    call: Call, copied: Path, tmp_path: Path
+):
+    weights = "adapter_model.safetensors"
+    last = len(Run.open(copied).history.rounds)
+    said = call("export", copied, "--round", last, "--to", tmp_path / "last")
+    assert said.code == 0 and f"after round {last}" in said.out and "PeftModel" in said.out
+    assert (tmp_path / "last" / weights).read_bytes() == (copied / "adapter" / weights).read_bytes()
+    said = call("export", copied, "--whole", "--to", tmp_path / "whole")
+    assert said.code == 0 and "PeftModel" not in said.out
+    assert (tmp_path / "whole" / "model.safetensors").is_file()
+    assert (tmp_path / "whole" / "tokenizer.json").is_file()
+    call("export", copied, "--round", 99, "--to", tmp_path / "x").refused(2, "round 99", str(last))
+    call("export", copied, "--round", 0, "--to", tmp_path / "x").refused(2, "count from 1")
+    call("export", copied, "--whole", "--to", tmp_path / "whole").refused(2, "exists")
+    assert [x.name for x in tmp_path.iterdir() if x.name.startswith((".", "x"))] == []
+
+
+def test_of_a_run_that_is_not_finished_a_round_has_to_be_named(
+    call: Call, copied: Path, tmp_path: Path
+):
+    journal = copied / "journal.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join(line for line in lines if b'"kind":"end"' not in line))
+    last = len(Run.open(copied).history.rounds)
+    call("export", copied, "--to", tmp_path / "out").refused(2, "--round", str(last))
+    assert call("export", copied, "--to", tmp_path / "out", "--round", last).code == 0
+
+
+def test_every_figure_says_on_how_many_rows_it_rests(call: Call, finished: Path):
+    run = Run.open(finished)
+    counted = call("data", finished, "--json").json["rows"]
+    splits = {"clients": "test", "unseen_clients": "unseen"}
+    for judged in run.evaluations:
+        assert judged.rows == counted[splits.get(judged.split, judged.split)], judged
+    assert {judged.split for judged in run.evaluations} >= {"test", "clients", "unseen"}
+
+
 def test_data_reports_and_draws(call: Call, world: World, tmp_path: Path):
     picture = tmp_path / "clients.png"
     said = call("data", world.config, "--json", "--plot", picture).json

@@ -17,7 +17,7 @@ from agents.knobs import KNOBS
 from agents.spec import ASKING, HUMAN, POLICIES, PilotSpec
 from federation.cohort.selection import check_population
 from federation.config import ORGANISATIONS, Config
-from federation.data.dataset import with_defaults
+from federation.data.dataset import owner_field, with_defaults
 from federation.data.partition import USES
 from federation.data.templates import parse_templates
 from federation.errors import ConfigError, FedpilotError
@@ -125,10 +125,12 @@ class Draft:
     Attributes:
         table: nested tables, as in a file.
         origin: where it is from, for people.
+        name: of the run that it is to be; empty: as is suggested.
     """
 
     table: Table
     origin: str
+    name: str = ""
 
 
 @cache
@@ -222,6 +224,8 @@ def judged(table: Mapping[str, Any], population: int | None = None) -> Config:
         parse_templates(
             prompt=spec.prompt, response=spec.response, text=spec.text, choices=spec.choices
         )
+        if spec.extra is not None:
+            owner_field(spec)
         most = population or most_clients(config)
         if most is not None:
             check_population(config.cohort, most)

@@ -168,6 +168,17 @@ def main_metric(run: Run) -> str:
     return next((name for name in MAIN if name in there), "nll")
 
 
+def judged_rows(run: Run, split: str = "test") -> str:
+    """Say on how many rows the newest figures of the run's own model on a split rest."""
+    own = own_subject_of(run)
+    newest = [e for e in run.evaluations if e.split == split and e.subject == own][-1:]
+    if newest and newest[0].rows is not None:
+        return f"{newest[0].rows:,} rows"
+    evaluation = run.config.get("evaluation")
+    most = evaluation.get("max_examples") if isinstance(evaluation, dict) else None
+    return f"at most {most:,} rows" if isinstance(most, int) else "an unknown number of rows"
+
+
 def noise(values: Iterable[float]) -> float | None:
     """Estimate how much a series scatters from one round to the next, its trend taken out.
 

@@ -6,6 +6,7 @@ from agents.privacy import spent as spent_of
 from federation.runs.storage import size_text
 from ui.web.charts import curves, lanes
 from ui.web.figures import (
+    judged_rows,
     limits,
     main_metric,
     measured,
@@ -41,10 +42,12 @@ def numbers(opened: Opened) -> None:
             moved = gained is not None and f"{abs(gained):.3f}" != "0.000"
             better = "inverse" if main == "nll" else "normal"
             against = None if gained is None else f"{gained:+.3f}" if moved else "no change"
+            name, _, unit = METRICS.get(main, main).partition(", ")
             st.metric(
-                METRICS.get(main, main).capitalize(), f"{list(tested.values())[-1]:.3f}",
+                name.capitalize(), f"{list(tested.values())[-1]:.3f}",
                 "base model" if list(tested) == [0] else against,
-                border=True, height="stretch", help="on everybody's test",
+                border=True, height="stretch",
+                help=f"on everybody's test, {judged_rows(run)}{'; ' * bool(unit)}{unit}",
                 delta_description=None if gained is None else "on base",
                 delta_color=better if moved else "off", delta_arrow="auto" if moved else "off",
             )  # fmt: skip
@@ -86,8 +89,10 @@ def pictures(opened: Opened) -> None:
         st.markdown("**Loss, and what was decided**")
         st.altair_chart(curves.loss(run, called()), alt="Training and test loss, with decisions")
     with two[1].container(border=True, height="stretch"):
-        st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**")
-        if measured(run, main):
+        there = measured(run, main)
+        rows = f" · {judged_rows(run)}" if there else ""
+        st.markdown(f"**{METRICS.get(main, main).capitalize()} on everybody's test**{rows}")
+        if there:
             st.altair_chart(curves.metric(run, main), alt=f"{METRICS.get(main, main)} over rounds")
         else:
             st.caption("Not measured yet.")

@@ -1,7 +1,8 @@
 """Made-up sets beside the runs: what there is of each, how it stands, and how one is begun.
 
-A set is a folder ``RUNS/.data/NAME``: its profile, its rows, its card.  Asked again with a gate,
-the same rows are made from the same seed and judged; they then lie beside the first ones.
+A set is a folder ``RUNS/.data/NAME``: its profile, its rows, its card.  Whenever a gate is asked,
+the same rows are made from the same seed and judged; they then lie beside the first ones, with a
+card on which the verdict stands.  The newest verdict counts, and earlier ones stay.
 """
 
 import json
@@ -13,20 +14,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from agents.synthesis.profile import Profile, wanted
+from agents.synthesis.profile import GateSpec, Profile, wanted
 from agents.synthesis.publish import Files
 from federation.config import Config
+from federation.data.templates import parse_template
 from federation.errors import ConfigError
 from federation.runs import storage
+from llm_tools.synthesis.rows import Row
 from ui.web import jobs
 from ui.web.draft import first_draft
-from ui.web.forms import Control, Table, controls, put
+from ui.web.forms import Control, Table, controls, got, put
 from ui.web.jobs import Job
-from ui.web.places import DATA, checked_name, keep_config
+from ui.web.places import DATA, checked_name
 from ui.web.written import toml_text
 
 EXAMPLE = Path(__file__).parents[1] / "profile.toml"
-PROFILE, ROWS, GATED = "profile.toml", "set.jsonl", "gated.jsonl"
+PROFILE, ROWS = "profile.toml", "set.jsonl"
 GATE_ROUNDS = 3
 """Rounds of each of the small runs by which the demo's experiment judges a set."""
 
@@ -51,6 +54,7 @@ class MadeSet:
         rows: file of its rows; None while there is none.
         status: "making", "judging", "made", "admitted", "rejected" or "failed".
         said: of a job that failed or goes on, what it said last.
+        earlier: verdicts of the gate before the newest one, the first one first.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class MadeSet:
     rows: Path | None
     status: str
     said: str = ""
+    earlier: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def name(self) -> str:
@@ -81,20 +86,43 @@ def read(runs: Path, name: str) -> MadeSet:
     folder = runs / DATA / checked_name(name)
     if not (folder / PROFILE).is_file():
         raise ConfigError(f"there is no set {name!r} in {runs / DATA}")
-    first, gated = Files(folder / ROWS), Files(folder / GATED)
-    card = card_in(gated)
-    places = (gated.rows, gated.rejected) if card else (first.rows,)
-    card = card or card_in(first)
+    first, judged = Files(folder / ROWS), verdicts(folder)
+    card = card_in(judged[-1] if judged else first)
+    places = (judged[-1].rows, judged[-1].rejected) if judged else (first.rows,)
     rows = next((file for file in places if file.is_file()), None)
+    earlier = tuple(card_in(files).get("gate") or {} for files in judged[:-1])
     job = job_of(runs, folder)
     if job is not None and job.alive:
-        return MadeSet(folder, card, rows, "judging" if card else "making", job.said)
-    if gate := card.get("gate"):
-        return MadeSet(folder, card, rows, "admitted" if gate["admitted"] else "rejected")
-    said = job.said if job is not None and job.code not in (0, None) else ""
+        return MadeSet(folder, card, rows, "judging" if card else "making", job.said, earlier)
+    refused = card.get("gate") and not card["gate"]["admitted"]
+    # A command that finds a set rejected ends as one that failed, and says what the card says.
+    failed = job is not None and job.code not in (0, None) and not spoke(job, folder)
+    said = job.said if job is not None and failed else ""
+    if card.get("gate"):
+        status = "rejected" if refused else "admitted"
+        return MadeSet(folder, card, rows, status, said, earlier)
     if rows is None:
         return MadeSet(folder, card, None, "failed", said or "it was stopped before it was made")
     return MadeSet(folder, card, rows, "made", said)
+
+
+def judged_in(folder: Path, n: int) -> Files:
+    """Return the files of the n-th verdict of the gate, from 1."""
+    return Files(folder / ("gated.jsonl" if n == 1 else f"gated-{n}.jsonl"))
+
+
+def verdicts(folder: Path) -> list[Files]:
+    """List the verdicts of the gate, the first one first."""
+    found: list[Files] = []
+    while card_in(files := judged_in(folder, len(found) + 1)):
+        found.append(files)
+    return found
+
+
+def spoke(job: Job, folder: Path) -> bool:
+    """Tell whether a job made the newest verdict on a set."""
+    judged = verdicts(folder)
+    return bool(judged) and str(judged[-1].rows) in job.args
 
 
 def card_in(files: Files) -> dict[str, Any]:
@@ -108,8 +136,7 @@ def card_in(files: Files) -> dict[str, Any]:
 
 def job_of(runs: Path, folder: Path) -> Job | None:
     """Return the newest job that made or judged a set."""
-    place = str(folder / PROFILE)
-    found = [job for job in jobs.jobs(runs, "") if place in job.args]
+    found = [j for j in jobs.jobs(runs, "") if any(Path(x).parent == folder for x in j.args)]
     return max(found, key=lambda job: job.began, default=None)
 
 
@@ -169,13 +196,16 @@ def begin(runs: Path, name: str, table: Mapping[str, Any], order: Order) -> Job:
     return jobs.start(runs, f"made-up data {name}", args)
 
 
-def judge(runs: Path, made: MadeSet, gate: Mapping[str, Any]) -> Job:
+def judge(
+    runs: Path, made: MadeSet, gate: Mapping[str, Any], spec: Mapping[str, Any] | None = None
+) -> Job:
     """Start to make a set again and pass it through the gate.
 
     Args:
         runs: folder of the runs.
         made: the set.
         gate: configuration of the runs that judge it.
+        spec: table of the gate in the profile; as the profile has it, if omitted.
 
     Raises:
         ConfigError: if they cannot be a gate for this profile.
@@ -183,25 +213,56 @@ def judge(runs: Path, made: MadeSet, gate: Mapping[str, Any]) -> Job:
     """
     from agents.synthesis.gate import check, check_fields
 
-    profile, config = Profile.from_toml(made.folder / PROFILE), Config.from_table(gate, "gate")
-    check(config, profile.gate)
+    table = profile_table(made)
+    if spec is not None:
+        table["gate"] = dict(spec)
+    config = Config.from_table(gate, "gate")
+    check(config, gate_spec(table))
     check_fields(config)
     job = job_of(runs, made.folder)
     if job is None:
         raise ConfigError(f"{made.name}: how it was made is not known any more; make it anew")
-    file, out = keep_config(runs, f"gate-{made.name}", gate), Files(made.folder / GATED)
+    n = len(verdicts(made.folder)) + 1
+    out = judged_in(made.folder, n)
+    file, profile = made.folder / f"gate-{n}.toml", made.folder / f"profile-{n}.toml"
+    storage.atomic_write(file, toml_text(gate).encode())
+    storage.atomic_write(profile, toml_text(table).encode())
     for left in (out.rows, out.rejected):  # of a gate that was stopped before it spoke
         with storage.explained(left):
             left.unlink(missing_ok=True)
-    args = [str(out.rows) if x == str(made.folder / ROWS) else x for x in job.args]
-    args = args[: args.index("--gate")] if "--gate" in args else args
+    args = list(job.args[: job.args.index("--gate")] if "--gate" in job.args else job.args)
+    args[1], args[args.index("--out") + 1] = str(profile), str(out.rows)
     return jobs.start(runs, f"the gate of {made.name}", [*args, "--gate", str(file)])
+
+
+def profile_table(made: MadeSet) -> Table:
+    """Return the profile of a set as it was asked for.
+
+    Raises:
+        ConfigError: if it cannot be read.
+    """
+    try:
+        return tomllib.loads((made.folder / PROFILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(f"{made.name}: its {PROFILE} cannot be read; make it anew") from None
+
+
+def gate_spec(profile: Mapping[str, Any]) -> GateSpec:
+    """Return what a profile asks of the gate.
+
+    Raises:
+        ConfigError: if it cannot be used, in one line.
+    """
+    return Profile.from_table(profile).gate
 
 
 def gate_of(table: Mapping[str, Any], metric: str) -> Table:
     """Return an experiment as a gate: short, on its own data, with the figure that is asked for."""
     found: Table = json.loads(json.dumps(table))
-    found.get("data", {}).pop("extra", None)
+    data = found.setdefault("data", {})
+    data.pop("extra", None)
+    if fields := {**named_as(data), **data.get("extra_fields", {})}:
+        data["extra_fields"] = fields
     found.pop("pilot", None)
     measured = {"choice_accuracy": "choice"}.get(metric, metric)
     metrics = found.get("evaluation", {}).get("metrics", ["nll"])
@@ -242,17 +303,10 @@ def example_profile() -> Table:
     return tomllib.loads(EXAMPLE.read_text(encoding="utf-8"))
 
 
-def used(made: MadeSet, how: str) -> Table:
-    """Return an experiment that uses a set.
-
-    Args:
-        made: the set.
-        how: "source": it is the data; "extra": clients also train on it.
-    """
+def alone(made: MadeSet) -> Table:
+    """Return an experiment whose data a set is."""
     table = first_draft().table
-    if how == "extra":
-        put(table, "data.extra", str(made.rows))
-        return table
+    table.get("pilot", {}).pop("synthetic", None)  # which makes rows for built-in data alone
     by_client = {"by": "key", "key": "client", "label": "label"}
     table["data"] = {
         "source": str(made.rows),
@@ -261,6 +315,51 @@ def used(made: MadeSet, how: str) -> Table:
         "max_tokens": 256,
         "clients": by_client,
     }
+    return table
+
+
+def beside(made: MadeSet, table: Mapping[str, Any]) -> Table:
+    """Return an experiment whose clients also train on a set.
+
+    Args:
+        made: the set.
+        table: the experiment on real data.
+    """
+    found: Table = json.loads(json.dumps(table))
+    found.get("pilot", {}).pop("synthetic", None)  # which makes the extra rows itself
+    put(found, "data.extra", str(made.rows))
+    found["data"].pop("extra_fields", None)
+    if fields := named_as(found["data"]):
+        put(found, "data.extra_fields", fields)
+    return found
+
+
+def named_as(data: Mapping[str, Any]) -> dict[str, str]:
+    """Say which fields of made-up rows stand for those of real data that they do not have.
+
+    By place: what is asked is the instruction, then the context; what is learnt is the response.
+    """
+    prompt, response = (fields_in(data, key) for key in ("prompt", "response"))
+    pairs = [
+        *zip(prompt, ("instruction", "context"), strict=False),
+        *zip(response or fields_in(data, "text"), ("response",), strict=False),
+        *(
+            (got(data, f"clients.{key}"), own)
+            for key, own in (("key", "client"), ("label", "label"))
+        ),
+    ]
+    return {theirs: own for theirs, own in pairs if theirs and theirs not in Row.model_fields}
+
+
+def fields_in(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """Return the fields that a template of an experiment names."""
+    return parse_template(str(data[key]), f"data.{key}").fields if data.get(key) else ()
+
+
+def nobodys_data() -> Table:
+    """Return an experiment whose data are still to be named."""
+    table = first_draft().table
+    table["data"] = {"source": "", "clients": {"by": "key"}}
     return table
 
 

@@ -2,12 +2,14 @@
 
 Whoever asks writes ``asked/<id>.json``, whole or not at all; an id counts once, so a double click
 or a second tab asks nothing twice.  The worker takes the oldest, writes ``said/<id>.json`` and then
-deletes what was asked.  It holds the folder's lock while it lives, belongs to no server, and ends
-by itself when nobody asks any more; whoever finds letters and no worker starts one.
+deletes what was asked.  It holds the folder's lock while it lives, answers what was asked whatever
+becomes of the server that started it, and ends by itself when nobody asks any more: after a while,
+or at once if that server is gone.  Whoever finds letters and no worker starts one.
 """
 
 import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -142,7 +144,7 @@ def ensure(folder: Path, module: str, *args: str, runs: Path) -> None:
 def serve(
     folder: Path, perform: Callable[[str, Letter], Mapping[str, object]], idle_s: float
 ) -> int:
-    """Answer letters in their order until nobody asked for a while.
+    """Answer letters in their order until nobody asked for a while, or whoever started it is gone.
 
     Args:
         folder: of the letters.
@@ -156,11 +158,13 @@ def serve(
         lock = storage.lock(folder)
     except LockedError:
         return 0
-    count, last = 0, time.monotonic()
+    count, last, parent = 0, time.monotonic(), os.getppid()
     try:
         (folder / BEGAN).unlink(missing_ok=True)
         while time.monotonic() - last < idle_s:
             ids = waiting(folder)
+            if not ids and os.getppid() != parent:
+                break
             if not ids:
                 time.sleep(LOOK)
                 continue

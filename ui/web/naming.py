@@ -5,6 +5,7 @@ every page knows pseudonyms only: those of the run that it is about, in texts to
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,7 @@ import streamlit as st
 from agents.copilot.names import Names, numbered
 from agents.filling import of_details
 from federation.runs.run import Run
+from ui.web.forms import got
 
 SHARED = "FEDPILOT_SHARED"
 Choice = Literal["names", "pseudonyms"]
@@ -35,9 +37,15 @@ class Naming:
         """Call the clients of a run by their names or by pseudonyms."""
         if choice == "names":
             return cls()
-        asked = Names.of(run).clients
-        others = told_of(run).difference(asked.values())
-        names = Names({**asked, **numbered("n", sorted(others))}, {})
+        return cls.hidden([run])
+
+    @classmethod
+    def hidden(cls, runs: Iterable[Run]) -> "Naming":
+        """Call the clients of runs by pseudonyms: a client that several of them have, by one."""
+        found = list(runs)
+        asked = dict.fromkeys(c for run in found for c in Names.of(run).clients.values())
+        others = {client for run in found for client in told_of(run)}.difference(asked)
+        names = Names(numbered("c", asked) | numbered("n", sorted(others)), {})
         return cls({client: short for short, client in names.clients.items()}, names)
 
     @property
@@ -59,10 +67,20 @@ NAMES = Naming()
 
 
 def told_of(run: Run) -> set[str]:
-    """Return the clients that are judged or were to have made-up rows, asked or not."""
+    """Return the clients that are judged, configured or were to have made-up rows, asked or not."""
     found = {c for e in run.evaluations for figures in e.per_client.values() for c in figures}
     filled = (of_details(decision.details) for decision in run.history.decisions.values())
-    return found.union(*(filling.asked for filling in filled if filling))
+    return found.union(configured(run), *(filling.asked for filling in filled if filling))
+
+
+def configured(run: Run) -> set[str]:
+    """Return the clients that a configuration names: those left out, and the one tested on."""
+    left_out = got(run.config, "cohort.exclude", [])
+    names = [
+        *(left_out if isinstance(left_out, list) else []),
+        got(run.config, "data.clients.test_key"),
+    ]
+    return {name for name in names if isinstance(name, str)}
 
 
 def shared() -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from federation.config import ORGANISATIONS
+from federation.config import ORGANISATIONS, DataSpec
+from federation.data.dataset import plain_templates
 from federation.errors import ConfigError, FedpilotError
 from ui.web import places
 from ui.web.charts.mixes import mix_frame, mixes
@@ -85,6 +86,31 @@ def sample_of(values: Values) -> Sample | None:
             icon=":material/cloud:",
         )
     return found
+
+
+def check_extra(spec: DataSpec) -> None:
+    """Refuse extra rows that lack a field which is asked for, as far as they are here.
+
+    Args:
+        spec: of the data, defaults filled in.
+
+    Raises:
+        ConfigError: naming the field.
+        DataError: if the rows cannot be read.
+    """
+    if not spec.extra:
+        return
+    source: Table = {"data": {"source": spec.extra, "text_unit": spec.text_unit}}
+    found = _looked(source, str(Path.cwd()), stamp(spec.extra, Path.cwd()))
+    if found is None:
+        return
+    named = [field for field, own in spec.extra_fields.items() if own in found.fields]
+    try:
+        plain_templates(spec).check([*found.fields, *named])
+    except ConfigError as error:
+        raise ConfigError(
+            f"data.extra: {error}; data.extra_fields says under which name they have it"
+        ) from None
 
 
 def rows(found: Sample) -> None:

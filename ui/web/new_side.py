@@ -15,20 +15,20 @@ from ui.web.checker import answer_of
 from ui.web.draft import SECTIONS, section_named
 from ui.web.figures import seconds_text
 from ui.web.forms import Table, got
-from ui.web.new_state import ask
+from ui.web.new_state import NAME, ask
 from ui.web.shell import plain, problems, shelf, watch
 from ui.web.written import command_text, python_text, toml_text
 
 PATIENCE = 60.0  # seconds that a start waits until the experiment was checked
 
 
-def start(table: Table, config: Config | None, error: str) -> str:
+def start(table: Table, config: Config | None, error: str, named: str) -> str:
     """Show the name, whether it can be started, and the button; return the name."""
     runs = shelf().folder
-    suggested = actions.free_name(runs, str(got(table, "algorithm.name", "run")))
+    suggested = actions.free_name(runs, named or str(got(table, "algorithm.name", "run")))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input(
-            "Name of the run", suggested, key="new-name", max_chars=64, persist_state="session"
+            "Name of the run", suggested, key=NAME, max_chars=64, persist_state="session"
         )
         ready = config is not None and not error
         pressed = st.button(

@@ -130,7 +130,7 @@ def what_was_seen(seen: Glance) -> None:
         return
     st.dataframe(
         pd.DataFrame(seen.facts), hide_index=True, height=300 if len(seen.facts) > 8 else "content",
-        alt="Facts that were seen: round, id, value, unit",
+        alt="Facts that were seen: round, id, value, unit", placeholder="–",
         column_config={
             "round": st.column_config.NumberColumn("Round", width=58, format="%d"),
             "id": st.column_config.TextColumn(
@@ -236,6 +236,7 @@ def what_others_would(run: Run, n: int, before: dict[str, float]) -> None:
     st.dataframe(
         pd.DataFrame(others.rows, columns=["knob", *others.policies]), hide_index=True,
         alt="Knob by policy: what was applied and what every other policy would have done",
+        placeholder="–",
         column_config={"knob": st.column_config.TextColumn("Knob", width=110)},
     )  # fmt: skip
 

@@ -59,7 +59,7 @@ COLUMNS = {
     "clients": st.column_config.NumberColumn("Clients", format="%d", help="that ever trained"),
     "rounds": st.column_config.TextColumn("Rounds", width="small"),
     "traffic": st.column_config.NumberColumn(
-        "Traffic", format="bytes", help="both ways, all clients together"
+        "Traffic", format="%.3g MiB", help="both ways, all clients together; 1 MiB = 2^20 bytes"
     ),
     "seconds": st.column_config.NumberColumn("Time", format="%.0f s", help="in committed rounds"),
     "tags": st.column_config.ListColumn("Tags"),
@@ -125,7 +125,7 @@ def row(opened: Opened, status: str, lift: Lift | None = None) -> dict[str, obje
         "epsilon": private and private.epsilon,
         "clients": len({c for r in run.history.rounds.values() for c in r.clients}),
         "rounds": f"{how.done} of {how.planned}",
-        "traffic": run.bytes_up + run.bytes_down,
+        "traffic": (run.bytes_up + run.bytes_down) / 2**20,
         "seconds": run.seconds,
         "tags": list(tags(run.path)),
         "data": data,

@@ -84,12 +84,12 @@ def source_badge(source: str) -> str:
 
 
 @st.cache_resource(max_entries=KEPT, show_spinner=False, hash_funcs=BY_STATE)
-def _pseudonyms(opened: Opened) -> Naming:
-    return Naming.of(opened.run, "pseudonyms")
+def _pseudonyms(opened: tuple[Opened, ...]) -> Naming:
+    return Naming.hidden(one.run for one in opened)
 
 
-def about(opened: Opened) -> None:
-    """Say which run a page is about: on a shared server, texts do not name its clients."""
+def about(*opened: Opened) -> None:
+    """Say which runs a page is about: on a shared server, texts do not name their clients."""
     if shared():
         st.session_state[CALLED] = _pseudonyms(opened)
 

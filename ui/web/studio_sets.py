@@ -5,7 +5,6 @@ from typing import Any
 
 import streamlit as st
 
-from agents.synthesis.profile import Profile
 from federation.errors import FedpilotError
 from ui.web import made_sets
 from ui.web.card_figures import (
@@ -20,8 +19,10 @@ from ui.web.card_figures import (
 from ui.web.charts.gate import gate_chart
 from ui.web.charts.mixes import mix_frame, mixes
 from ui.web.draft import draft_of_run
-from ui.web.made_sets import MadeSet
+from ui.web.forms import table_of
+from ui.web.made_sets import GLOBAL, MadeSet
 from ui.web.shell import page, plain, problems, shelf
+from ui.web.widgets import Filled, grid
 
 LOOKS = {
     "making": (":material/hourglass_top:", "blue", "being made"),
@@ -33,6 +34,7 @@ LOOKS = {
 }
 """Status of a set -> icon, colour and word."""
 DEMO = "the demo's experiment"
+OWN = "others of your own"
 SIDE = 2  # clients whose rows are shown beside each other
 
 
@@ -51,7 +53,7 @@ def listed(sets: list[MadeSet]) -> None:
         for made in sets
     ]
     st.dataframe(
-        rows, hide_index=True, alt="Made-up sets and how they stand",
+        rows, hide_index=True, alt="Made-up sets and how they stand", placeholder="–",
         column_config={
             "set": st.column_config.TextColumn("Set", pinned=True),
             "status": "Status",
@@ -76,7 +78,7 @@ def shown(made: MadeSet) -> None:
         st.badge(word, icon=icon, color=colour)  # pyright: ignore[reportArgumentType]
     if made.status in ("making", "judging"):
         working(made.name)
-    if made.status == "failed" or (made.status == "made" and made.said):
+    if made.said and made.status not in ("making", "judging"):
         st.error(plain(made.said), icon=":material/error:")
     if made.card:
         verdict(made)
@@ -106,18 +108,57 @@ def verdict(made: MadeSet) -> None:
         st.markdown("**Accept or reject: the gate**")
         if gate:
             spoken(gate)
+            earlier(made)
+        if made.status in ("admitted", "rejected"):
+            with st.expander("Judge it again, by another run or otherwise"):
+                ask_gate(made)
         elif made.status == "made":
             ask_gate(made)
         if made.rows is not None and made.status in ("made", "admitted"):
             if made.status == "made":
                 st.caption("Not judged yet: nothing says that training on it helps.")
-            with st.container(horizontal=True):
-                for how, label, icon in (
-                    ("extra", "Train on it beside real data", ":material/add_circle:"),
-                    ("source", "Train on it alone", ":material/science:"),
-                ):
-                    query = {"set": made.name, "how": how}
-                    st.page_link(page("new"), label=label, icon=icon, query_params=query)
+            train_on(made)
+
+
+def earlier(made: MadeSet) -> None:
+    """List what the gate said before, and what asking again is worth."""
+    if not made.earlier:
+        return
+    said = [
+        f"{'admitted' if gate['admitted'] else 'rejected'} ({gate['metric']} {gain_text(gate)})"
+        for gate in made.earlier
+    ]
+    st.caption(
+        f"Judged {len(said) + 1} times; before: {plain('; '.join(said))}. Each interval holds by"
+        " itself alone: whoever asks until a set is admitted has proved nothing."
+    )
+
+
+def gain_text(gate: Mapping[str, Any]) -> str:
+    """Write a gain with its interval."""
+    if gate["gain"] is None:
+        return "a run diverged"
+    return f"{gate['gain']:+.4f}, {gate['low']:+.4f} to {gate['high']:+.4f}"
+
+
+def train_on(made: MadeSet) -> None:
+    """Lead to a new experiment: on a run's data and the set, or on the set alone."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        real = st.selectbox(
+            "Real data", [*shelf().names(), OWN], key=f"beside-{made.name}", width=240,
+            help="those of a run, with its experiment, or others that you name in the form",
+        )  # fmt: skip
+        query = {"made-up": made.name, "how": "extra"} | (
+            {"like": real} if real not in (None, OWN) else {}
+        )
+        st.page_link(
+            page("new"), label="Train on it beside real data", icon=":material/add_circle:",
+            query_params=query,
+        )  # fmt: skip
+        st.page_link(
+            page("new"), label="Train on it alone", icon=":material/science:",
+            query_params={"made-up": made.name, "how": "source"},
+        )  # fmt: skip
 
 
 def spoken(gate: Mapping[str, Any]) -> None:
@@ -145,20 +186,25 @@ def spoken(gate: Mapping[str, Any]) -> None:
 def ask_gate(made: MadeSet) -> None:
     """Offer to judge a set by paired runs."""
     with problems():
-        spec = Profile.from_toml(made.folder / made_sets.PROFILE).gate
-        st.markdown(
+        profile = made_sets.profile_table(made)
+        form = [c for c in GLOBAL if c.table == "gate"]
+        key = f"gate-{made.name}-{len(made.earlier)}"
+        explained = st.container()
+        wanted = table_of(form, grid(form, Filled(profile, key, {}), 4)).get("gate", {})
+        spec = made_sets.gate_spec({**profile, "gate": wanted})
+        explained.markdown(
             f"{spec.seeds} pairs of runs are played, each with and without the set; it is admitted"
             f" if the {spec.confidence:.0%} interval of the gain in {spec.metric} lies above zero."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
-            by = st.selectbox("Judged by", [DEMO, *shelf().names()], key=f"gate-{made.name}")
+            by = st.selectbox("Judged by", [DEMO, *shelf().names()], key=f"{key}-by")
             if st.button("Ask the gate", type="primary", icon=":material/balance:"):
                 if by == DEMO:
                     table = made_sets.demo_gate(spec.metric)
                 else:
                     run = shelf().open(by).run
                     table = made_sets.gate_of(draft_of_run(run).table, spec.metric)
-                made_sets.judge(shelf().folder, made, table)
+                made_sets.judge(shelf().folder, made, table, wanted)
                 st.rerun()
 
 

@@ -147,6 +147,12 @@ class Eyes:
         self.page.get_by_role("option", name=option, exact=True).click()
         self.settled()
 
+    def row(self, number: int) -> None:
+        """Tick a line of the first table, which is a canvas."""
+        table = self.page.get_by_test_id("stDataFrame").first
+        table.click(position={"x": 17, "y": 35 + 35 * number + 17})
+        self.settled()
+
     def shot(self, name: str) -> None:
         """Take a picture for somebody who wants to look: into the folder that SHOTS names."""
         if folder := os.environ.get("SHOTS"):

@@ -12,9 +12,10 @@ from agents.synthesis.publish import publish
 from federation.config import Config
 from federation.errors import ConfigError
 from federation.runs import storage
-from ui.web import jobs, made_sets
+from ui.web import jobs, made_sets, new_data
 from ui.web.card_figures import GROUPS, figures, kept, refusals
 from ui.web.charts.gate import gate_chart, gate_frame
+from ui.web.draft import judged
 from ui.web.made_sets import CLIENT, GLOBAL, Order
 
 TABLE = {"clients": {"a": {"domain": "bank", "size": 12}, "b": {"domain": "shop", "size": 6}}}
@@ -138,12 +139,87 @@ def test_a_gate_that_was_stopped_can_be_asked_again(tmp_path, started, card):
     assert not (made.folder / "gated.rejected.jsonl").exists()
 
 
-@pytest.mark.parametrize("how", ["source", "extra"])
-def test_a_set_can_be_used(tmp_path, started, card, how):
+def test_a_set_can_be_asked_of_the_gate_again_and_every_verdict_stays(tmp_path, started, card):
     made = begun(tmp_path, card)
-    config = Config.from_table(made_sets.used(made, how))
-    assert getattr(config.data, how) == str(made.rows)
-    assert config.data.clients.by == "key" or how == "extra"
+    for n, admitted in ((1, False), (2, True)):
+        gate = {**GATE, "admitted": admitted, "gain": float(n)}
+        spec = {"seeds": 2 + n, "metric": "exact_match"}
+        job = made_sets.judge(tmp_path, made, made_sets.demo_gate("exact_match"), spec)
+        out = Path(job.args[job.args.index("--out") + 1])
+        profile = Profile.from_toml(Path(job.args[1]))
+        assert (profile.gate.seeds, profile.gate.metric) == (2 + n, "exact_match")
+        assert job.args.count("--gate") == 1 and not out.exists()
+        assert made_sets.read(tmp_path, "one").status == "judging"
+        out.with_suffix(".card.json").write_text(json.dumps(card | {"gate": gate}))
+        rows = out if admitted else out.with_suffix(".rejected.jsonl")
+        rows.write_text(card["rows_text"])
+        (job.folder / jobs.LOG).write_text("fedpilot: the gate did not admit the set\n")
+        storage.atomic_write(
+            job.folder / jobs.ENDED, b'{"code": 0}' if admitted else b'{"code": 3}'
+        )
+        made = made_sets.read(tmp_path, "one")
+        assert made.status == ("admitted" if admitted else "rejected")
+        assert made.rows == rows and made.card["gate"]["gain"] == n and not made.said
+    assert [gate["gain"] for gate in made.earlier] == [1.0]
+    assert Profile.from_toml(made.folder / "profile.toml").gate.seeds == 3  # as it was asked for
+
+
+def test_a_gate_that_fails_later_takes_no_verdict_back(tmp_path, started, card):
+    made = begun(tmp_path, card)
+    (made.folder / "gated.card.json").write_text(json.dumps(card | {"gate": GATE}))
+    (made.folder / "gated.jsonl").write_text(card["rows_text"])
+    job = made_sets.judge(tmp_path, made, made_sets.demo_gate("nll"))
+    (job.folder / jobs.LOG).write_text("fedpilot: there was no room\n")
+    storage.atomic_write(job.folder / jobs.ENDED, b'{"code": 2}')
+    now = made_sets.read(tmp_path, "one")
+    assert (now.status, now.said) == ("admitted", "there was no room")
+    assert now.rows == made.folder / "gated.jsonl"
+
+
+def test_a_set_alone_is_an_experiment(tmp_path, started, card):
+    made = begun(tmp_path, card)
+    config = judged(made_sets.alone(made))
+    assert (config.data.source, config.data.extra) == (str(made.rows), None)
+
+
+REAL = {
+    "rounds": 3, "pilot": {"policy": "heuristic", "synthetic": {}},
+    "data": {
+        "source": "mine.jsonl", "prompt": "{question} {note}", "response": "{answer}",
+        "clients": {"by": "key", "key": "site", "label": "label"},
+    },
+}  # fmt: skip
+
+
+def test_beside_real_data_the_experiment_stays_what_it_is(tmp_path, started, card):
+    made = begun(tmp_path, card)
+    config = judged(made_sets.beside(made, REAL))
+    assert (config.rounds, config.data.source) == (3, "mine.jsonl")
+    assert config.data.extra == str(made.rows) and "synthetic" not in config.pilot
+    assert config.data.extra_fields == {
+        "question": "instruction", "note": "context", "answer": "response", "site": "client",
+    }  # fmt: skip
+    assert "synthetic" in REAL["pilot"]  # what was given is not changed
+    new_data.check_extra(config.data)
+    built_in = made_sets.beside(made, {"data": {"source": "organisations"}})
+    assert "extra_fields" not in built_in["data"]
+
+
+def test_extra_rows_without_a_field_or_without_an_owner_are_refused(tmp_path, started, card):
+    made = begun(tmp_path, card)
+    table = made_sets.beside(made, REAL)
+    table["data"]["extra_fields"] = {"question": "nothing of the kind"}
+    with pytest.raises(ConfigError, match=r"data\.extra: .*'question'"):
+        new_data.check_extra(judged(table).data)
+    with pytest.raises(ConfigError, match="only clients by key"):
+        judged({**table, "data": {**table["data"], "clients": {"by": "iid"}}})
+
+
+def test_a_run_on_other_fields_can_judge_a_set(tmp_path, started, card):
+    made = begun(tmp_path, card)
+    gate = made_sets.gate_of(REAL, "nll")
+    assert gate["data"]["extra_fields"]["site"] == "client" and "extra" not in gate["data"]
+    made_sets.judge(tmp_path, made, gate)
 
 
 def test_every_figure_of_a_card_has_a_meaning(card):

@@ -196,3 +196,95 @@ def test_a_file_of_ones_own(open_new, tmp_path):
     app.text_input("new1.data.source").set_value("no-such.jsonl")
     looked(app)
     assert not app.exception
+
+
+def drafted(app: AppTest) -> str:
+    id = app.query_params["draft"]
+    return id if isinstance(id, str) else id[0]
+
+
+def test_a_reload_finds_what_was_written(open_new, tmp_path):
+    app = open_new()
+    assert "draft" not in app.query_params and not (tmp_path / ".drafts").exists()
+    app.number_input("new1.work.steps").set_value(7)
+    looked(app)
+    app.number_input("new1.upload.noise").set_value(1.0)  # wrong without a clip
+    app.text_input("new-name").set_value("mine")
+    looked(app)
+    again = open_new(draft=drafted(app))
+    assert toml(again) == toml(app) and "steps = 7" in toml(again)
+    assert again.text_input("new-name").value == "mine"
+    assert any("noise needs clip" in e.value for e in again.error)
+    again.number_input("new1.work.steps").set_value(8)
+    looked(again)
+    assert drafted(again) == drafted(app)
+    assert len(list((tmp_path / ".drafts").iterdir())) == 1
+
+
+def test_a_clone_that_was_changed_is_kept_and_can_be_cloned_anew(open_new, tmp_path):
+    recorded(tmp_path / "old", Config.from_table({"rounds": 3}))
+    app = open_new(like="old")
+    app.number_input("new1.rounds").set_value(5)
+    looked(app)
+    assert "like" not in app.query_params
+    assert "rounds = 5" in toml(open_new(draft=drafted(app)))
+    app.query_params.clear()
+    app.query_params["like"] = "old"
+    looked(app)
+    assert "rounds = 3" in toml(app)
+
+
+def test_what_is_loaded_is_kept_at_once(open_new):
+    app = open_new()
+    app.text_area("load-text").set_value("rounds = 4")
+    looked(app)
+    next(b for b in app.button if b.label == "Take it").click()
+    looked(app)
+    assert "rounds = 4" in toml(open_new(draft=drafted(app)))
+
+
+def test_one_can_start_anew_and_the_draft_stays(open_new):
+    app = open_new()
+    app.number_input("new1.work.steps").set_value(7)
+    looked(app)
+    id = drafted(app)
+    next(b for b in app.button if b.label == "Begin anew").click()
+    looked(app)
+    assert "draft" not in app.query_params and "steps = 7" not in toml(app)
+    assert "steps = 7" in toml(open_new(draft=id))
+
+
+def test_a_draft_that_is_gone_is_said_in_a_line(open_new):
+    app = open_new(draft="f" * 16)
+    assert "not kept any more" in app.error[0].value and "rounds = 9" in toml(app)
+
+
+def test_a_made_up_set_stands_beside_the_data_of_a_run(open_new, tmp_path, monkeypatch):
+    rows = tmp_path / "mine.jsonl"
+    rows.write_text(json.dumps({"question": "q", "answer": "a", "site": "x"}) + "\n")
+    data = {
+        "source": str(rows), "prompt": "{question}", "response": "{answer}",
+        "clients": {"by": "key", "key": "site"},
+    }  # fmt: skip
+    recorded(tmp_path / "old", Config.from_table({"rounds": 3, "data": data}))
+    folder = tmp_path / ".data" / "one"
+    folder.mkdir(parents=True)
+    (folder / "profile.toml").write_text("")
+    made = {"client": "x", "instruction": "i", "context": "", "response": "r", "label": "l"}
+    (folder / "set.jsonl").write_text(json.dumps(made) + "\n")
+    app = open_new(**{"like": "old", "made-up": "one", "how": "extra"})
+    table = tomllib.loads(toml(app))
+    assert table["rounds"] == 3 and table["data"]["source"] == str(rows)
+    assert table["data"]["extra"] == str(folder / "set.jsonl")
+    assert table["data"]["extra_fields"] == {
+        "question": "instruction", "answer": "response", "site": "client",
+    }  # fmt: skip
+    assert not app.error
+    said = "\n".join(c.value for c in app.caption).replace("\\", "")
+    assert "Filled from run old and the made-up set one" in said
+    app.text_area("new1.data.extra_fields").set_value("question = instruction\nsite = client")
+    looked(app)
+    assert "data.extra: data.response: no row has" in app.error[0].value.replace("\\", "")
+    own = open_new(**{"made-up": "one", "how": "extra"})
+    assert tomllib.loads(toml(own))["data"]["extra"] == str(folder / "set.jsonl")
+    assert own.error and own.button("start").disabled  # whose data they are beside is not named

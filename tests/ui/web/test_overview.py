@@ -8,7 +8,7 @@ from agents.privacy import spent
 from tests.ui.web.made_uichat import steered
 from tests.ui.web.recorded import record
 from ui.web.lift import Lift
-from ui.web.overview import rows
+from ui.web.overview import COLUMNS, rows
 from ui.web.store import Opened, Shelf
 
 
@@ -64,3 +64,10 @@ def test_statuses_and_words_filter_together(tmp_path: Path) -> None:
     record(tmp_path / "bad", end="failed")
     assert list(shown(tmp_path, states=["failed"])["run"]) == ["bad"]
     assert list(shown(tmp_path, states=["failed"], wanted="good")["run"]) == []
+
+
+def test_traffic_has_the_unit_of_every_page(tmp_path: Path) -> None:
+    run = opened(tmp_path, record(tmp_path / "one").name).run
+    traffic = shown(tmp_path).set_index("run").loc["one", "traffic"]
+    assert traffic * 2**20 == run.bytes_up + run.bytes_down
+    assert COLUMNS["traffic"]["type_config"]["format"].endswith(" MiB")  # type: ignore[index]

@@ -3,11 +3,13 @@
 import json
 from unittest.mock import patch
 
+from federation.runs.records import EvaluationRecord
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import words
 from tests.ui.web.recorded import config, record, write
 from ui.web import participation
+from ui.web.figures import judged_rows
 
 
 def test_lengths_of_updates_are_those_of_the_newest_whole_rounds(tmp_path):
@@ -30,3 +32,24 @@ def test_a_page_of_a_long_run_of_many_clients_stays_small(open_page, runs):
     assert "older ones are not drawn" in words(app)
     sent = sum(chart.proto.ByteSize() for chart in app.get("vega_lite_chart"))
     assert sent < 200_000, json.dumps(sent)
+
+
+def test_on_how_many_rows_a_claim_rests_is_said(open_page, runs):
+    cfg = config(2, evaluation={"max_examples": 40})
+    own = {"nll": 1.0, "nll_worst_decile": 1.5, "nll_std": 0.1}
+    with RunWriter.create(runs / "one", cfg.model_dump_json()) as writer:
+        write(writer, cfg, 2)
+        assert judged_rows(Run.open(runs / "one")) == "at most 40 rows"  # not noted
+        for subject in ("federated", "local"):
+            writer.append(
+                EvaluationRecord(
+                    round=1, subject=subject, split="clients", metrics=own, rows=37,
+                    per_client={"nll": {"client-0": 1.0, "client-1": 1.0}},
+                )
+            )  # fmt: skip
+    run = Run.open(runs / "one")
+    assert judged_rows(run, "clients") == "37 rows"
+    app = open_page("clients", run="one")
+    assert "judged on 37 rows of all their tests together" in words(app)
+    (fair,) = [m for m in app.metric if m.label == "Loss on own tests"]
+    assert "37 rows" in fair.help

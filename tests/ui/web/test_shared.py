@@ -20,10 +20,12 @@ from federation.runs.records import (
     WarningRecord,
     WhatIfRecord,
 )
+from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open
 from tests.ui.web.made_uinew import instead
-from tests.ui.web.recorded import config, start
+from tests.ui.web.recorded import config, record, start
+from ui.web.naming import Naming
 
 SECRET = "Zebra Clinic"
 CLIENTS = tuple(f"{SECRET} {n}" for n in "ABC")
@@ -165,3 +167,33 @@ def test_no_client_is_named(
 def named(sent: list[bytes]) -> list[bytes]:
     """Return what names a client."""
     return [x for x in sent if SECRET.lower().encode() in x.lower()]
+
+
+def test_runs_that_are_compared_name_no_client(
+    open_page: Open, runs: Path, sent: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(runs / "one")
+    cohort = {"size": 3, "exclude": [CLIENTS[1], f"{SECRET} never asked"]}
+    record(runs / "two", cohort=cohort)
+    record(runs / "three", cohort={"size": 2}, data={"source": f"/data/{CLIENTS[0]}.jsonl"})
+    query = {"runs": "one,two,three"}
+    open_page("compare", **query)
+    assert named(sent)
+    sent.clear()
+    monkeypatch.setenv("FEDPILOT_SHARED", "1")
+    app = open_page("compare", **query)
+    assert len(sent) > 3 and not named(sent)
+    table = app.dataframe[1].value.set_index("key")
+    assert table.loc["cohort.exclude", "two"] == "c2, n2"
+    assert table.loc["cohort.size", "three"] == "2"
+
+
+def test_a_client_of_several_runs_has_one_pseudonym(runs: Path) -> None:
+    one, two = Run.open(told(runs / "one")), Run.open(record(runs / "two"))
+    together = Naming.hidden([one, two])
+    assert together.pseudonyms is not None
+    alone = Naming.of(one, "pseudonyms").pseudonyms
+    assert alone is not None
+    assert {c: together.client(c) for c in CLIENTS} == {c: alone[c] for c in CLIENTS}
+    assert len(set(together.pseudonyms.values())) == len(together.pseudonyms)
+    assert {f"client-{n}" for n in range(4)} <= set(together.pseudonyms)

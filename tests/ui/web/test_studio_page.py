@@ -10,7 +10,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from federation.runs import storage
-from tests.ui.web.made_uinew import APP
+from tests.ui.web.made_uinew import APP, recorded
 from ui.web import jobs, made_sets
 from ui.web.jobs import Job
 from ui.web.made_sets import Order
@@ -117,7 +117,7 @@ def test_the_gate_speaks_with_its_interval(open_studio, made):
     (made / "gated.rejected.jsonl").write_text(json.dumps(ROW) + "\n")
     app = open_studio(set="one")
     assert app.metric[0].value == "-0.5000" and "rejected" in said(app)
-    assert not any(b.label == "Ask the gate" for b in app.button)
+    assert any(b.label == "Ask the gate" for b in app.button)  # again, otherwise
 
 
 def test_a_set_whose_card_is_torn_is_no_exception(open_studio, made):
@@ -131,3 +131,35 @@ def test_a_set_that_failed_says_why(open_studio, made):
     (made / "set.card.json").unlink()
     app = open_studio(set="one")
     assert "stopped before it was made" in app.error[0].value
+
+
+def test_a_rejected_set_can_be_judged_again_otherwise(open_studio, made, tmp_path):
+    (made / "gated.card.json").write_text(json.dumps(CARD | {"gate": GATE}))
+    (made / "gated.rejected.jsonl").write_text(json.dumps(ROW) + "\n")
+    app = open_studio(set="one")
+    app.number_input("gate-one-0.gate.seeds").set_value(5).run()
+    assert "5 pairs of runs" in said(app)
+    next(b for b in app.button if b.label == "Ask the gate").click().run()
+    assert not app.exception and not app.error
+    job = made_sets.job_of(tmp_path, made)
+    assert job is not None and str(made / "gated-2.jsonl") in job.args
+    (made / "gated-2.card.json").write_text(json.dumps(CARD | {"gate": {**GATE, "admitted": True}}))
+    (made / "gated-2.jsonl").write_text(json.dumps(ROW) + "\n")
+    storage.atomic_write(job.folder / jobs.ENDED, b'{"code": 0}')
+    text = said(open_studio(set="one"))
+    assert "Judged 2 times" in text and "rejected (nll" in text.replace("\\", "")
+
+
+def test_beside_real_data_means_those_of_a_run_or_ones_own(open_studio, made, tmp_path):
+    links = lambda app: [x.proto.query_string for x in app.get("page_link") if "Train" in x.label]  # noqa: E731
+    assert links(open_studio(set="one")) == ["made-up=one&how=extra", "made-up=one&how=source"]
+    recorded(tmp_path / "mine")
+    assert links(open_studio(set="one")) == [
+        "made-up=one&how=extra&like=mine",
+        "made-up=one&how=source",
+    ]
+
+
+def test_a_table_says_none_of_what_is_not_known(open_studio, made):
+    (made / "set.card.json").unlink()
+    assert open_studio(set="one").dataframe[0].proto.placeholder == "–"

@@ -1,5 +1,8 @@
 """Letters, and the worker that has a chat: everything once, nothing lost."""
 
+import subprocess
+import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -41,6 +44,31 @@ def test_a_letter_is_asked_once_and_answered_in_order(tmp_path):
     assert not mail.alive(folder)
     with pytest.raises(ConfigError):
         mail.post(folder, "../b", {})
+
+
+ORPHAN = """
+import subprocess, sys, time
+from pathlib import Path
+from federation.runs import storage
+folder = Path(sys.argv[1])
+serve = "import sys, time; from pathlib import Path; from ui.web import mail;" \
+    "mail.serve(Path(sys.argv[1]), lambda id, letter: time.sleep(1) or {'done': True}, 600)"
+subprocess.Popen([sys.executable, "-c", serve, str(folder)])
+while not storage.is_locked(folder):
+    time.sleep(0.02)
+"""
+
+
+def test_a_worker_answers_what_was_asked_and_ends_with_its_server(tmp_path):
+    folder = tmp_path / "post"
+    mail.post(folder, "one", {"text": "first"})
+    mail.post(folder, "two", {"text": "second"})
+    subprocess.run([sys.executable, "-c", ORPHAN, str(folder)], check=True, timeout=60)
+    end = time.monotonic() + 30
+    while mail.alive(folder):
+        assert time.monotonic() < end, "it waits for letters that nobody posts any more"
+        time.sleep(0.05)
+    assert mail.said(folder, "one") == mail.said(folder, "two") == {"done": True}
 
 
 def test_a_chat_is_had_in_letters(run):

@@ -14,7 +14,7 @@ from ui.web import behaviour, jobs, participation, pending, whatifs
 from ui.web.behaviour import Kept, Sketched
 from ui.web.charts import clients as charts
 from ui.web.charts.intervals import intervals
-from ui.web.figures import own_subject_of
+from ui.web.figures import judged_rows, own_subject_of
 from ui.web.language import SUBJECTS
 from ui.web.naming import pick_names
 from ui.web.shell import acting, pick_run, plain, problems, shelf
@@ -69,7 +69,7 @@ def sketches(rounds: Sequence[Kept]) -> dict[int, Sketched]:
 def numbers() -> None:
     """Show the figures of participation and fairness."""
     reported = [part.reported for part in parts]
-    fair = participation.fairness(run)
+    fair, tested = participation.fairness(run), judged_rows(run, participation.CLIENTS)
     with st.container(horizontal=True):
         st.metric(
             "Clients", f"{len(parts):,}", border=True, delta="asked or judged",
@@ -88,7 +88,8 @@ def numbers() -> None:
             st.metric(
                 "Loss on own tests", f"{fair.mean:.3f}", border=True,
                 delta=f"± {fair.spread:.3f} over clients", delta_color="off", delta_arrow="off",
-                help=f"nats per token, mean over clients, after round {fair.after}",
+                help=f"nats per token, mean over clients, after round {fair.after}; {tested} of all"
+                " clients together",
             )  # fmt: skip
             st.metric(
                 "Worst tenth", f"{fair.worst:.3f}", border=True,
@@ -270,7 +271,7 @@ def table() -> None:
     columns = ["client", "reported", "share", "missed", "last", "training", "served", "alone"]
     st.dataframe(
         pd.DataFrame(rows[:MOST_ROWS], columns=columns), hide_index=True,
-        alt="Participation and loss a client",
+        alt="Participation and loss a client", placeholder="–",
         column_config={
             "client": st.column_config.TextColumn("Client", pinned=True),
             "reported": st.column_config.NumberColumn("Rounds", help="in which it reported"),
@@ -295,9 +296,10 @@ def table() -> None:
         st.altair_chart(charts.served(frame), alt="Loss on each client's own test, by model")
         worse = participation.better_alone(parts)
         if any(p.alone is not None for p in parts):
+            tested = judged_rows(run, participation.CLIENTS)
             st.caption(
                 f"{len(worse)} of {len(parts)} clients would be served better by a model of "
-                "their own."
+                f"their own, judged on {tested} of all their tests together."
             )
         else:
             st.caption(f"{SUBJECTS['local'].word.capitalize()}: not measured in this run.")
@@ -338,7 +340,7 @@ def draw_card(found: Mapping[str, object]) -> None:
             for c in clients]  # fmt: skip
     left.dataframe(
         pd.DataFrame(rows, columns=["client", "rows", "tokens", "labels", "apart"]),
-        hide_index=True, alt="Rows and tokens of every client",
+        hide_index=True, alt="Rows and tokens of every client", placeholder="–",
         column_config={
             "client": st.column_config.TextColumn("Client"),
             "rows": st.column_config.NumberColumn("Rows", format="localized"),

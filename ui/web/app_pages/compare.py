@@ -2,13 +2,25 @@
 
 import streamlit as st
 
+from federation.runs.storage import size_text
 from ui.web import comparing, whatif_form
 from ui.web.charts import compare as charts
 from ui.web.charts.intervals import Row, intervals
 from ui.web.comparing import FEWEST, MOST, TRAINING, Verdicts, text
 from ui.web.figures import seconds_text
 from ui.web.language import VERDICTS
-from ui.web.shell import RUN, badge, damaged, nothing_yet, page, plain, problems, shelf
+from ui.web.shell import (
+    RUN,
+    about,
+    badge,
+    called,
+    damaged,
+    nothing_yet,
+    page,
+    plain,
+    problems,
+    shelf,
+)
 from ui.web.store import Opened, differences
 
 RUNS = "runs"
@@ -51,6 +63,7 @@ def pick() -> list[Opened]:
     for name in chosen[:MOST]:
         with problems():
             opened.append(shelf().open(name))
+    about(*opened)
     for one in opened:
         if one.damage:
             damaged(one)
@@ -103,7 +116,7 @@ def came_to(chosen: list[Opened]) -> None:
         rows.append({"figure": f"{charts.title_of(metric)} {way}", **cells})
     for label, cell in (
         ("rounds done", lambda o: str(len(o.run.history.rounds))),
-        ("traffic, both ways", lambda o: f"{(o.run.bytes_up + o.run.bytes_down) / 2**20:,.1f} MiB"),
+        ("traffic, both ways", lambda o: size_text(o.run.bytes_up + o.run.bytes_down)),
         ("time in rounds", lambda o: seconds_text(o.run.seconds)),
     ):
         rows.append({"figure": label, **{o.name: cell(o) for o in chosen}})
@@ -114,13 +127,21 @@ def came_to(chosen: list[Opened]) -> None:
 def differ(chosen: list[Opened]) -> dict[str, dict[str, object]]:
     """Show the keys in which configurations differ."""
     st.markdown("**What they were given**")
-    found = differences({o.name: o.run.config for o in chosen})
+    own = differences({o.name: o.run.config for o in chosen})
+    found = {key: {name: hidden(value) for name, value in row.items()} for key, row in own.items()}
     if not found:
         st.caption("Their configurations are the same, seed included: so are their figures.")
         return {}
     rows = [{"key": k, **{name: text(v) for name, v in row.items()}} for k, row in found.items()]
     grid(rows, "key", "Keys in which the configurations differ")
     return found
+
+
+def hidden(value: object) -> object:
+    """Return a value of a configuration; on a shared server it names no client."""
+    if isinstance(value, bool | int | float) or value is None:
+        return value
+    return called().text(text(value))
 
 
 def grid(rows: list[dict[str, str]], first: str, alt: str) -> None:

@@ -99,6 +99,7 @@ def table(rows: list[Row]) -> None:
         on_select=go_there,
         selection_mode="single-row",
         alt="Decisions with their source, what changed, verdict, expectation and outcome",
+        placeholder="–",
         column_config={
             "round": st.column_config.NumberColumn("Round", width=60, format="%d"),
             "source": st.column_config.TextColumn("Source", width=80),

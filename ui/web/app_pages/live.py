@@ -8,7 +8,7 @@ import streamlit as st
 
 from federation.runs import inbox
 from federation.runs.folder import BASELINES
-from ui.web import actions, jobs
+from ui.web import actions, export_view, exporting, jobs
 from ui.web.figures import progress, seconds_text
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
@@ -81,6 +81,8 @@ def show(opened: Opened, job: Job | None) -> None:
         if opened.run.asking is None:
             st.caption("No round is finished yet: the model is loaded, measured and judged first.")
         return
+    if exporting.offered(opened):
+        export_view.show(opened)
     numbers(opened)
     pictures(opened)
 

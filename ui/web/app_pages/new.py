@@ -22,7 +22,7 @@ from ui.web.draft import (
     written,
 )
 from ui.web.forms import Control, got, of_use
-from ui.web.new_state import MOMENT, ask, draft, fill
+from ui.web.new_state import MOMENT, ask, draft, fill, keep, start_anew
 from ui.web.shell import plain, problems, shelf
 from ui.web.widgets import Filled, Values, draw, grid
 
@@ -59,10 +59,6 @@ def bring() -> None:
             with problems():
                 fill(draft_of_text(decoded(file.getvalue()) if file else text or "", "the text"))
                 st.rerun()
-        if st.button("Begin again", icon=":material/restart_alt:"):
-            st.session_state.pop("new-draft", None)
-            st.query_params.pop("like", None)
-            st.rerun()
 
 
 def decoded(data: bytes) -> str:
@@ -171,6 +167,10 @@ left, right = st.columns([3, 2], vertical_alignment="bottom")
 left.title("New experiment", icon=ICON)
 with right.container(horizontal=True, horizontal_alignment="right"):
     bring()
+    st.button(
+        "Begin anew", icon=":material/restart_alt:", on_click=start_anew,
+        help="fills the form with the demo's experiment",
+    )  # fmt: skip
 loaded, id = draft()
 st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
 
@@ -217,6 +217,7 @@ try:
     config = judged(table, len(report["clients"]) if report else None)
     if sample:
         plain_templates(with_defaults(config.data)).check(sample.fields)
+    new_data.check_extra(with_defaults(config.data))
 except FedpilotError as wrong:
     error = str(wrong)
 if config is not None and not error:
@@ -230,13 +231,14 @@ if error:
     faults[section_named(error)].error(plain(error), icon=":material/error:")
 
 with side:
-    name = new_side.start(table, config, error)
+    name = new_side.start(table, config, error, loaded.name)
     if config is not None and not error:
         if sizes or asked[-1].done():
             new_side.takes(config, sizes, report)
         else:
             st.caption(":material/hourglass_top: checking, and measuring what it takes …")
     new_side.said_thrice(table, name)
+keep(table, name)
 
 pending = [future for future in asked if not future.done()]
 if pending:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from ui.web import lift, places, store
+from ui.web import export_view, exporting, lift, places, store
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.overview import COLUMNS, rows
@@ -103,6 +103,11 @@ def act(name: str) -> None:
         ):
             key = "like" if target == "new" else RUN
             st.page_link(page(target), label=label, icon=icon, query_params={key: name})
+        if exporting.offered(shelf().open(name)):
+            st.page_link(
+                page("live"), label="Export", icon=":material/output:",
+                query_params={RUN: name, export_view.KEY: "true"},
+            )  # fmt: skip
         with st.popover("Tags", icon=":material/sell:"):
             old = ", ".join(store.tags(path))
             words = st.text_input("Tags, separated by commas", old, key=f"tags-{name}")
