@@ -182,7 +182,8 @@ def test_runs_that_are_compared_name_no_client(
     sent.clear()
     monkeypatch.setenv("FEDPILOT_SHARED", "1")
     app = open_page("compare", **query)
-    assert len(sent) > 3 and not named(sent)
+    assert len(sent) > 3
+    assert not named(sent), query
     table = app.dataframe[1].value.set_index("key")
     assert table.loc["cohort.exclude", "two"] == "c2, n2"
     assert table.loc["cohort.size", "three"] == "2"
