@@ -143,6 +143,7 @@ def test_a_rejected_set_can_be_judged_again_otherwise(open_studio, made, tmp_pat
     assert not app.exception and not app.error
     job = made_sets.job_of(tmp_path, made)
     assert job is not None and str(made / "gated-2.jsonl") in job.args
+    assert "seeds = 5" in (made / "profile-2.toml").read_text()
     (made / "gated-2.card.json").write_text(json.dumps(CARD | {"gate": {**GATE, "admitted": True}}))
     (made / "gated-2.jsonl").write_text(json.dumps(ROW) + "\n")
     storage.atomic_write(job.folder / jobs.ENDED, b'{"code": 0}')
