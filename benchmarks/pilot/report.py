@@ -97,8 +97,9 @@ def asked(part: Part, name: str) -> str:
     answers = questions - part.figures["failures"].get(name, 0)
     over = part.figures["lift_over_null"][name]
     instead = "" if answers else " (scored is what was done instead)"
+    tokens = part.figures["tokens"][name]
     return (
-        f"; {answers} answers of {questions} questions{instead}, {part.figures['tokens'][name]:,} tokens;"
+        f"; {answers} answers of {questions} questions{instead}, {tokens:,} tokens;"
         f" {over['verdict']} over the null model, {written(read(over))}"
     )
 
