@@ -96,8 +96,10 @@ def asked(part: Part, name: str) -> str:
         return ""
     answers = questions - part.figures["failures"].get(name, 0)
     over = part.figures["lift_over_null"][name]
+    instead = "" if answers else " (scored is what was done instead)"
+    tokens = part.figures["tokens"][name]
     return (
-        f"; {answers} answers of {questions} questions, {part.figures['tokens'][name]:,} tokens;"
+        f"; {answers} answers of {questions} questions{instead}, {tokens:,} tokens;"
         f" {over['verdict']} over the null model, {written(read(over))}"
     )
 

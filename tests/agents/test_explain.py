@@ -232,6 +232,20 @@ def test_clients_have_no_names_and_few_of_them_are_not_told_of():
     assert not [name for name in told[1] if name.startswith(("whatif", "contribution"))]
 
 
+def test_a_report_without_work_is_a_risk_and_nobody_is_named():
+    found = history([3.0, 2.5])
+    assert "no work" not in as_text(explained(found, 1)[0])
+    found.rounds[1] = found.rounds[1].model_copy(update={"idle": {"ward-b": "noise"}})
+    claims, facts = explained(found, 1)
+    assert facts["idle@1"].value == 1
+    assert [x.text for x in claims if x.kind == "risk"] == [
+        "Reports of 1 clients held no work of their own: nothing, noise, or what the model did"
+        " before."
+    ]
+    assert "ward" not in as_text(claims) + "".join(facts)
+    assert "no work" not in as_text(explained(found, 1, smallest=4)[0])
+
+
 def test_a_report_that_spoils_rows_like_its_own_is_a_risk_and_nobody_is_named():
     own = {f"ward-{c}": Effect(mean=x, low=x - 0.1, high=x + 0.1, values=(x,)) for c, x in OWN}
     found = history([3.0, 2.5])

@@ -46,7 +46,7 @@ from benchmarks.pilot.searchers import (
 from benchmarks.pilot.table import Table
 from benchmarks.pilot.trials import Pairs, alike, study
 from benchmarks.pilot.trying import Trial, Tried
-from benchmarks.pilot.tune import CELLS, calibrate, harms
+from benchmarks.pilot.tune import CELLS, calibrate, harms, lifts, score, searched
 from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
 from federation.address import generator
 from federation.errors import ConfigError
@@ -224,6 +224,20 @@ def test_all_configurations_read_equally_many_examples():
     for values in CONFIGURATIONS:
         own = config(SCENARIOS[0], 0, values, "base", "rows")
         assert own.work.steps * own.work.batch_size * own.cohort.size == EXAMPLES
+
+
+def test_who_asks_a_model_searches_one_cell_of_every_scenario_and_is_compared_on_them():
+    effort = Effort(models={"m": None})
+    for name in ("llm:m", "hybrid+m"):
+        cells, repeats = searched(name, effort)
+        assert [CELLS[i] for i in cells] == [(s, 0) for s in range(len(SCENARIOS))]
+        assert repeats == 1
+    assert searched("tpe", effort) == (range(len(CELLS)), effort.repeats)
+    table = made_up()
+    scored = {"all": score(WITHOUT_MODEL["random"], table, range(len(CELLS)), 1)}
+    scored["some"] = score(WITHOUT_MODEL["random"], table, cells, 1)
+    found = lifts(scored, "all", 25)["some"]
+    assert (found.ties, found.interval.mean) == (len(SCENARIOS), 0.0)
 
 
 # experiments

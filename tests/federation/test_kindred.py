@@ -1,11 +1,14 @@
 """Rows like a client's own: by hand, and against what plain leave-one-out gets wrong."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from federation.kindred import outlyingness, spoilers, told_apart, weighed, weights
+from federation.data.clients import Clients
+from federation.kindred import kindred, outlyingness, spoilers, told_apart, weighed, weights
 from federation.runs.records import ContributionsRecord, Effect
 
 
@@ -29,6 +32,27 @@ def test_texts_are_told_into_as_many_topics_as_they_can_be():
     many = [f"{word} {word}s please" for word in ("pipe", "book", "tree", "bin") for _ in range(5)]
     assert len(set(told_apart(many, 0).tolist())) == 3, "12 and 6 topics are too many for four"
     assert told_apart(["the same"] * 4, 0).tolist() == [0] * 4
+
+
+def test_a_client_is_not_judged_on_rows_that_it_holds_itself():
+    """Rows 0 to 3 are trained on, two a client; 4 to 9 are judged, and held by whom is said."""
+    pipes, books = ["fix the pipe"], ["lend a book"]
+    texts = 2 * pipes + 2 * books + 3 * pipes + 3 * books
+    trained = {"a": np.array([0, 1]), "b": np.array([2, 3])}
+    nobody = Clients(("a", "b"), np.zeros(0, np.int64), np.zeros(3, np.int64))
+    held = Clients(("a", "b"), np.array([4, 7]), np.array([0, 1, 2]))
+    data = SimpleNamespace(
+        train_rows=trained.__getitem__,
+        corpus=SimpleNamespace(examples=[SimpleNamespace(prompt=x, response="") for x in texts]),
+        judged=SimpleNamespace(test=nobody),
+    )
+    setup: Any = SimpleNamespace(data=data, config=SimpleNamespace(seed=0))
+    rows = np.arange(4, 10)
+    without = kindred(setup, ("a", "b"), rows)
+    found = kindred(setup, ("a", "b"), rows, held)
+    assert (without["a"] > 0).tolist() == [True] * 3 + [False] * 3
+    assert (found["a"] > 0).tolist() == [False, True, True] + [False] * 3
+    assert (found["b"] > 0).tolist() == [False] * 4 + [True, True]
 
 
 def test_an_effect_is_that_of_the_weighed_rows_with_their_interval():
