@@ -446,3 +446,14 @@ def test_other_data_is_refused(world, copy, ask):
             ask(copy, 3, NOTHING)
     finally:
         world.data.write_text(before)
+
+
+def test_it_is_told_how_many_models_are_evaluated_so_far(copy, world):
+    said: list[str] = []
+    record = contributions(copy, 3, cache=world.folder / "cache", watch=Watch(phase=said.append))
+    count = 1 + 2 * len(record.effects)
+    assert len(record.effects) == 4
+    assert said[-2:] == [
+        f"evaluating models 1 to 8 of {count}",
+        f"evaluating models 9 to 9 of {count}",
+    ]
