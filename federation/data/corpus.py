@@ -22,11 +22,13 @@ from federation.data.sources import BadRows, Records
 from federation.data.templates import Example, Templates
 from federation.data.tokens import Joined, SequenceFormat, Tokens, encode, sequence_format
 from federation.errors import ConfigError, DataError, StorageError
+from federation.runs.storage import sha256_file
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FORMAT = 1  # part of every digest: raise it when what is stored changes
+FORMAT = 2  # part of every digest: raise it when what is stored changes
+HASHES = "hashes.json"
 _BLOCK = 1000  # examples tokenised at a time: enough to keep the tokenizer's threads busy
 
 
@@ -276,7 +278,7 @@ def _write_block(
 
 
 def _write_columns(folder: Path, columns: _Columns) -> None:
-    """Write the small files, then ``meta.json``, which vouches for the size of all others."""
+    """Write the small files, then one that vouches for the content of all others."""
     for name in ("offsets", "prompt_len", "response_bytes", "text_offsets", "keys", "labels"):
         np.save(folder / f"{name}.npy", np.asarray(getattr(columns, name)), allow_pickle=False)
     n = len(columns.prompt_len)
@@ -285,17 +287,21 @@ def _write_columns(folder: Path, columns: _Columns) -> None:
         "report": asdict(report),
         "key_names": list(columns.key_names),
         "label_names": list(columns.label_names),
-        "sizes": {file.name: file.stat().st_size for file in sorted(folder.iterdir())},
     }
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    hashes = {file.name: sha256_file(file) for file in sorted(folder.iterdir())}
+    (folder / HASHES).write_text(json.dumps(hashes), encoding="utf-8")
 
 
 def _is_whole(entry: Path) -> bool:
-    """Tell whether an entry is there with all its bytes; what is not whole is built anew."""
+    """Tell whether an entry is there as it was stored; what is not is built anew.
+
+    Every byte is read: a run that trained on a damaged token would look like any other.
+    """
     try:
-        meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        return all((entry / name).stat().st_size == size for name, size in meta["sizes"].items())
-    except (OSError, ValueError, KeyError):
+        hashes = json.loads((entry / HASHES).read_text(encoding="utf-8"))
+        return all(sha256_file(entry / name) == sha256 for name, sha256 in hashes.items())
+    except (OSError, StorageError, ValueError, AttributeError):
         return False
 
 

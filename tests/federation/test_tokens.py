@@ -200,13 +200,22 @@ def test_blocks_join_seamlessly(records, tmp_path, monkeypatch):
     assert list(whole.examples) == list(blocks.examples)
 
 
-@pytest.mark.parametrize("name", ["ids.bin", "meta.json", "examples.jsonl", "keys.npy"])
-def test_a_torn_entry_is_built_anew(records, tmp_path, name):
+@pytest.mark.parametrize("damage", ["torn", "a bit flipped"])
+@pytest.mark.parametrize(
+    "name", ["ids.bin", "meta.json", "examples.jsonl", "keys.npy", "hashes.json"]
+)
+def test_a_damaged_entry_is_built_anew(records, tmp_path, name, damage):
     first = store(records, tmp_path)
-    expected = np.array(first.tokens.ids)
+    expected = np.array(first.tokens.ids), list(first.examples)
     (path,) = (tmp_path / "cache").glob(f"*/{name}")
-    path.write_bytes(path.read_bytes()[:-1])
-    assert np.array_equal(store(records, tmp_path).tokens.ids, expected)
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    path.write_bytes(whole[:-1] if damage == "torn" else flipped)
+    again = store(records, tmp_path)
+    assert path.read_bytes() == whole
+    assert np.array_equal(again.tokens.ids, expected[0])
+    assert list(again.examples) == expected[1]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path):
