@@ -27,6 +27,8 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
 }
 """What libraries are asked before they are imported: stderr is ours.  Set by the user, it stays."""
+FRUGAL = {"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "256"}
+"""Kernels that oneDNN keeps; of its 1,024 most are for sizes of a batch that never come again."""
 
 
 def open_streams() -> None:
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         storage, 7 run in use, 8 damaged state, 9 quorum, 12 memory, 130 Ctrl-C, 143 terminated.
     """
     open_streams()
-    for name, value in QUIET.items():
+    for name, value in (QUIET | FRUGAL).items():
         os.environ.setdefault(name, value)
     args = Namespace()
     try:

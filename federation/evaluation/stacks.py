@@ -32,7 +32,7 @@ class Limits:
     """
 
     models: int = 8
-    tokens: int = 16_384
+    tokens: int = 4_096
 
 
 DEFAULT_LIMITS = Limits()
