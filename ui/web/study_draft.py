@@ -42,7 +42,7 @@ KEPT = ("question", "noise_pairs", "metric.name", "search.method", "search.trial
 """Keys that are written even where they are as by default."""
 OF_BASE = ("rounds", "data.seed", "data.split.validation", "data.split.test")
 """Keys of the base that a study hangs on; the others are its run's."""
-ANY = "; empty: as much as it can take at most"
+ALL = "all that it can take"  # what a budget is that was left open
 
 
 @cache
@@ -60,7 +60,7 @@ def suited(control: Control) -> Control:
                 control, kind="choice", default="nll", options=tuple(METRICS), meaning=meaning
             )
         case "max_client_steps" | "search.max_client_steps":
-            return replace(control, optional=True, meaning=control.meaning + ANY)
+            return replace(control, optional=True, nothing=ALL)
         case "search.trials":
             return replace(control, default=TRIALS)
         case "search.bounds" | "agent.bounds":
@@ -248,7 +248,8 @@ def written(
 
 def provisional(table: Mapping[str, Any]) -> Table:
     """Return a study that can be read although its budgets were left open."""
-    found = {"max_client_steps": 1} | copy.deepcopy(dict(table))
+    found = copy.deepcopy(dict(table))
+    found.setdefault("max_client_steps", 1)
     if "search" in found:
         found["search"].setdefault("max_client_steps", 1)
     return found

@@ -224,14 +224,15 @@ def of_base(base: Table, id: str) -> Table:
 
 def pairs(filled: Filled, known: list[int]) -> tuple[list[int], Values]:
     """Ask how many pairs there may be and what they may cost; return seeds and values."""
-    count = st.number_input(
+    left, right = st.columns(2, vertical_alignment="bottom")
+    count = left.number_input(
         "Paired seeds", PAIRS["minItems"], PAIRS["maxItems"],
         min(PAIRS["maxItems"], max(PAIRS["minItems"], len(known))), key=f"{filled.id}.seeds",
         persist_state="session",
         help="arm and control run under each, until the arm is decided",
     )  # fmt: skip
     found = study_draft.seeds(int(count), known)
-    st.caption(f"Seeds {', '.join(map(str, found))}.")
+    right.caption(f"Seeds {', '.join(map(str, found))}.")
     mine = [c for c in study_draft.questions() if not c.table and c.key != "question"]
     return found, grid(mine, filled, 3)
 

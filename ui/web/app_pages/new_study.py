@@ -20,14 +20,13 @@ from ui.web.written import toml_text
 PATIENCE = 60.0  # seconds that a start waits until the study was checked
 asked: "list[Future[Answer]]" = []
 faults: dict[str, DeltaGenerator] = {}
-SECTIONS = {
+SECTIONS = {  # part of the form -> its title and icon
     "question": ("Question", ":material/help:"),
     "base": ("Base", ":material/database:"),
     "arms": ("Arms", ":material/call_split:"),
     "pairs": ("Pairs and budget", ":material/join:"),
     "parts": ("Search and proposals", ":material/query_stats:"),
 }
-"""Part of the form -> its title and icon."""
 
 
 def section(place: str) -> None:
@@ -171,6 +170,8 @@ with side:
         st.error(plain(error), icon=":material/error:")
     if spec is not None:
         takes(spec)
+    if not asked[-1].done():
+        st.caption(":material/hourglass_top: checking …")
     said_twice(whole, name)
 
 if not all(future.done() for future in asked):

@@ -31,8 +31,7 @@ from ui.web.shell import (
 
 EVERY = 2.0  # seconds between looks at a study that goes on
 STUDY = "study"
-TOLD_TO_STOP = (130, 143)
-"""Exit codes of a study that was stopped: what it says then is no failure."""
+TOLD_TO_STOP = (130, 143)  # exit codes of a study that was stopped: no failures
 STAGES = {
     "done": ":material/check_circle:",
     "now": ":material/pending:",
@@ -102,7 +101,7 @@ def heading(study: Study, job: Job | None) -> None:
             page("new_study"), label="Study like this", icon=":material/content_copy:",
             query_params={OF: study.path.name},
         )  # fmt: skip
-    if job is not None and job.code not in (None, 0, *TOLD_TO_STOP) and state != "running":
+    if job is not None and state == "stopped" and job.code not in (None, 0, *TOLD_TO_STOP):
         st.error(plain(job.said), title="It ended early", icon=":material/error:")
 
 
