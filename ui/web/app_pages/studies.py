@@ -40,9 +40,11 @@ STAGES = {
 COLUMNS = {
     "arm": st.column_config.TextColumn("Arm", pinned=True),
     "changes": st.column_config.TextColumn("What it changes"),
-    "by": st.column_config.TextColumn("From", help="registered, found by the search, or proposed"),
-    "verdict": st.column_config.TextColumn("Verdict"),
-    "improvement": st.column_config.TextColumn("Improvement", help="mean and interval"),
+    "by": st.column_config.TextColumn(
+        "From", width=95, help="registered, found by the search, or proposed"
+    ),
+    "verdict": st.column_config.TextColumn("Verdict", width=110),
+    "improvement": st.column_config.TextColumn("Improvement", width=215, help="mean and interval"),
     "pairs": st.column_config.TextColumn("Pairs", width="small"),
     "why": st.column_config.TextColumn("Why", width="large"),
 }
@@ -94,7 +96,8 @@ def heading(study: Study, job: Job | None) -> None:
         if state == "running":
             going(study)
         elif job is not None and job.alive:
-            st.status(f"{plain(job.title)}: {plain(said(job.step or 'loading'))}", type="compact")
+            words = "writing the report" if state == "finished" else said(job.step or "loading")
+            st.status(f"{plain(job.title)}: {plain(words)}", type="compact")
         else:
             over(study, state)
         st.page_link(
@@ -115,7 +118,7 @@ def going(study: Study) -> None:
         return
     st.caption(f"now: {plain(now)}" if now else "now: between two runs")
     if st.button("Stop", icon=":material/stop:", key="stop", help="what is done is kept"):
-        acting(lambda: stopping.stop(study.path), "the study is told")
+        acting(lambda: stopping.stop(study.path), "it stops after the round in flight")
         st.rerun()
 
 
@@ -247,6 +250,8 @@ def now() -> tuple[object, ...]:
     return *studies.seen(path), job and job.alive
 
 
+# Told before drawing: a study that ends meanwhile is drawn as going on, and has to be drawn anew.
+goes_on = storage.is_locked(path) or (job is not None and job.alive)
 drawn = now()
 study = opened(path, drawn)
 if study is not None:
@@ -254,5 +259,5 @@ if study is not None:
 with st.container(horizontal=True):
     st.page_link(page("new_study"), label="New study", icon=":material/add_circle:")
     st.page_link(page("runs"), label="All runs", icon=":material/table_rows:")
-if storage.is_locked(path) or (job is not None and job.alive):
+if goes_on:
     follow(now, drawn, EVERY, began)
