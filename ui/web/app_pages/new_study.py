@@ -86,9 +86,10 @@ def takes(spec: StudySpec) -> None:
             else f"at the pace of run {plain(found.like)}; loading and judging come on top",
         )  # fmt: skip
         two[0].metric("Runs", f"{found.runs:,}", help="one a seed of every arm, and the floor's")
-        split = spec.base.get("data", {}).get("split", {})
+        split = spec.config(spec.arms[spec.control], 0, spec.control).data.split
+        share = split.test or split.global_test
         two[1].metric(
-            "Hidden test split", f"{split.get('test', 0.1):.0%}",
+            "Hidden test split", f"{share:.0%}" if share else "by a field",
             help="of every client's rows: read once, after the last run; arms are steered by the "
             "validation split alone",
         )  # fmt: skip

@@ -219,7 +219,7 @@ def opened(path: Path, state: object) -> Study | None:
     except FedpilotError as error:
         st.error(
             f"{plain(str(error))}\n\nNothing can be done with it here. Its runs may be whole: "
-            "`fedpilot verify` names what was changed.",
+            f"`fedpilot verify` names what was changed of {plain(path.name)}.",
             title="This study is damaged", icon=":material/broken_image:",
         )  # fmt: skip
         return None
