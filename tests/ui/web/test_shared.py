@@ -183,6 +183,7 @@ PAGES = {
     "compare": {"view": "what-if", "names": "names"},
     "playground": {},
     "new": {},
+    "new_study": {},
 }
 
 
@@ -194,11 +195,11 @@ def test_no_client_is_named(
 ) -> None:  # fmt: skip
     told(runs / "one", end)
     monkeypatch.setattr("ui.web.playing.clients_alone", lambda run: list(CLIENTS))
-    query = {"like" if page == "new" else "run": "one", **PAGES[page]}
+    query = {{"new": "like", "new_study": "of"}.get(page, "run"): "one", **PAGES[page]}
     if page == "playground" and end == "failed":
         query |= {"view": "Copilot", "chat": talked(runs / "one")}
     open_page(page, **query)
-    if page not in ("runs", "new"):
+    if page not in ("runs", "new", "new_study"):
         assert named(sent)  # what is looked for can be found
     sent.clear()
     st.cache_data.clear()

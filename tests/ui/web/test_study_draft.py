@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agents.study.budget import at_least, at_most
 from agents.study.spec import from_table
@@ -238,3 +240,49 @@ def test_a_base_keeps_what_is_not_asked_for() -> None:
     assert made == {"rounds": 2, "data": {"count": 3, "split": {"test": 0.25}}}
     assert got(base, "data.seed") == 1  # what it was filled with stays
     assert "pilot" in study_draft.based(base, values, piloted=True)
+
+
+KEYS = st.sampled_from(sorted(changeable())) | st.text(max_size=12)
+VALUES = st.sampled_from(
+    ["1", "0", "-1e9", "nan", "true", "[]", "{}", '"x"', "[1, 2]", "{lr=[1,2]}"]
+)
+OVERRIDES = st.builds("{}={}".format, KEYS, VALUES | st.text(max_size=12)) | st.text(max_size=12)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arms=st.dictionaries(st.text(max_size=50).map(slug), st.lists(OVERRIDES, max_size=3)),
+    values=st.fixed_dictionaries(
+        {"question": st.text(min_size=1, max_size=510)},
+        optional={
+            "metric.name": st.sampled_from(["nll", "rouge_l", "", "lossy"]),
+            "noise_pairs": st.integers(-1, 40),
+            "max_client_steps": st.none() | st.integers(-1, 2**60),
+            "alpha": st.none() | st.floats(),
+            "search.trials": st.none() | st.integers(-1, 20),
+            "search.bounds": st.dictionaries(KEYS, st.lists(st.floats(), min_size=2, max_size=2)),
+            "agent.model": st.text(max_size=20),
+            "agent.bounds": st.dictionaries(KEYS, st.lists(st.integers(), min_size=2, max_size=2)),
+        },
+    ),
+    parts=st.sets(st.sampled_from(["search", "agent"])),
+    count=st.integers(0, 40),
+)  # fmt: skip
+def test_whatever_is_filled_in_is_a_study_or_one_line(
+    arms: dict[str, list[str]], values: dict[str, object], parts: set[str], count: int
+) -> None:
+    base: Table = {"rounds": 2, "cohort": {"size": 3}}
+    table = study_draft.written(
+        values, arms={"plain": [], **arms}, control="plain", base=base, parts=sorted(parts),
+        seeds=study_draft.seeds(count, [0]),
+    )  # fmt: skip
+    whole = study_draft.budgeted(table)
+    for own in arms.values():
+        with_changes(base, own)
+    try:
+        spec = study_draft.judged(whole)
+        assert study_draft.judged(tomllib.loads(toml_text(whole))) == spec
+    except ConfigError as error:
+        assert "\n" not in str(error)
+        place = study_draft.place_of(str(error), whole["arms"])
+        assert place in {*study_draft.PLACES.values(), "base"} or place[5:] in whole["arms"]
