@@ -102,7 +102,7 @@ def act(name: str) -> None:
             ("live", "Open", ":material/monitoring:"),
             ("new", "Clone and edit", ":material/content_copy:"),
             ("compare", "Compare", ":material/compare:"),
-            ("new_study", "Study from this run", ":material/experiment:"),
+            ("new_study", "Study", ":material/experiment:"),
         ):
             key = {"new": LIKE, "new_study": OF}.get(target, RUN)
             st.page_link(page(target), label=label, icon=icon, query_params={key: name})
