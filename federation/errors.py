@@ -50,16 +50,17 @@ class QuorumError(FedpilotError):
 
 
 class StoppedError(FedpilotError):
-    """A run that ended early because somebody told it to; it can be gone on with."""
+    """A run or study that ended early because somebody told it to; it can be gone on with."""
 
     exit_code = 130
 
-    def __init__(self, path: object, why: str) -> None:
+    def __init__(self, path: object, why: str, go_on: str = "fedpilot resume") -> None:
         """Say what to do.
 
         Args:
-            path: the run directory.
-            why: who stopped it, as its journal says.
+            path: its directory.
+            why: who stopped it.
+            go_on: the command that goes on with it.
         """
-        super().__init__(f"{path}: {why}; go on with: fedpilot resume {path}")
+        super().__init__(f"{path}: {why}; go on with: {go_on} {path}")
         self.why = why

@@ -55,6 +55,7 @@ class Command:
 def a_run(parser: ArgumentParser) -> None:
     """Add the run directory that a command is about."""
     parser.add_argument("directory", metavar="DIR", type=Path, help="run directory")
+    parser.set_defaults(of_run=True)
 
 
 def as_json(parser: ArgumentParser) -> None:
@@ -102,6 +103,12 @@ def _runs(parser: ArgumentParser) -> None:
     as_json(parser)
 
 
+def _verify(parser: ArgumentParser) -> None:
+    help = "run directory, or folder of a study"
+    parser.add_argument("directory", metavar="DIR", type=Path, help=help)
+    as_json(parser)
+
+
 def _read(parser: ArgumentParser) -> None:
     a_run(parser)
     as_json(parser)
@@ -144,7 +151,8 @@ def _whatif(parser: ArgumentParser) -> None:
 
 
 def _steer(parser: ArgumentParser) -> None:
-    parser.add_argument("directory", metavar="DIR", type=Path, help="run that goes on now")
+    help = "run that goes on now, or a study to stop"
+    parser.add_argument("directory", metavar="DIR", type=Path, help=help)
     deeds = parser.add_subparsers(dest="deed", metavar="COMMAND", title="commands", required=True)
 
     def add(name: str, help: str) -> ArgumentParser:
@@ -333,7 +341,7 @@ COMMANDS = (
         _study,
         go_on="fedpilot study {}",
     ),
-    Command("verify", "check that a run or a study is as it was written", _read),
+    Command("verify", "check that a run or a study is as it was written", _verify),
     Command("eval", "evaluate a run's model, on other data if you like", _eval, "evaluate"),
     Command("export", "write a run's adapter, or the whole model, to where it is used", _export),
     Command("serve", "serve the base model and a run's adapter, and follow its rounds", _serve),

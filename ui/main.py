@@ -17,9 +17,10 @@ from importlib import import_module
 from pathlib import Path
 from types import FrameType
 
-from federation.errors import FedpilotError, StorageError
+from federation.errors import ConfigError, FedpilotError, StorageError
 from ui.arguments import parse
 
+STUDY = "study.json"  # by which a folder is one
 INTERNAL, OUT_OF_MEMORY, INTERRUPTED, TERMINATED, BROKEN_PIPE = 1, 12, 130, 143, 141
 QUIET = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -67,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with terminable():
             args = parse(sys.argv[1:] if argv is None else argv)
+            refuse_study(args)
             code = import_module(f"ui.commands.{args.module}").main(args)
             sys.stdout.flush()
             if argv is None:
@@ -128,10 +130,24 @@ def one_line(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+def refuse_study(args: Namespace) -> None:
+    """Name the right command where somebody asks of a study what is asked of a run.
+
+    Raises:
+        ConfigError: if it is so.
+    """
+    if getattr(args, "of_run", False) and (args.directory / STUDY).is_file():
+        raise ConfigError(
+            f"{args.directory} is a study, not a run: see what it came to with `fedpilot study"
+            f" {args.directory} --report`, go on with it with `fedpilot study {args.directory}`;"
+            f" its runs are in {args.directory}/runs"
+        )
+
+
 def run_directory(args: Namespace) -> Path | None:
     """Return the run or study that a command is about, if there is one."""
     folder = getattr(args, "directory", None)
-    kept = ("config.json", "study.json")
+    kept = ("config.json", STUDY)
     return Path(folder) if folder and any((Path(folder) / x).exists() for x in kept) else None
 
 

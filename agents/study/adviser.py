@@ -15,9 +15,10 @@ from agents.facts import Observation
 from agents.knobs import RECORD
 from agents.policies.model import traced
 from agents.proposals import Answer, Proposal
+from agents.study.budget import most_client_steps
 from agents.study.ledger import Ledger
 from agents.study.records import Advice, Arm
-from agents.study.runs import Bench, most_client_steps
+from agents.study.runs import Bench
 from agents.study.space import Space, Values, listed, record, values_of, within
 from agents.study.spec import AgentSpec
 from agents.study.statistics import FEWEST

@@ -9,17 +9,21 @@ import math
 from pathlib import Path
 
 from agents.spec import PilotSpec, build_policy
-from agents.study import adviser
+from agents.study import adviser, stopping
+from agents.study.budget import check_budget, most_client_steps
 from agents.study.ledger import Ledger, Study, writing
 from agents.study.pairs import folder, improvements
 from agents.study.records import Arm, Floor, Look, Stopped, Unsealed, Verdict
-from agents.study.runs import Bench, StudyWatch, most_client_steps, test_figure
+from agents.study.runs import Bench, StudyWatch, test_figure
 from agents.study.search import best, check_installed, search
 from agents.study.spec import SEARCHED, StudySpec, configurations
 from agents.study.statistics import FEWEST, decided, judge, noise_floor
 from federation.cohort.selection import check_population
 from federation.config import Config
 from federation.errors import ConfigError
+
+UNCOUNTED = 1_000_000
+"""Clients that there may be where nobody counted them."""
 
 
 def run_study(
@@ -35,6 +39,7 @@ def run_study(
 
     Raises:
         ConfigError: if the study cannot be conducted; told before anything runs where it can be.
+        StoppedError: if it was told to stop, and did; it can be gone on with.
         FedpilotError: what a run raises; the study can then be gone on with.
     """
     spec = placed(spec)
@@ -55,6 +60,7 @@ def resume_study(
         ConfigError: if there is no study at ``path``.
         CorruptError: if its records were changed.
         LockedError: if another process writes it.
+        StoppedError: if it was told to stop, and did.
     """
     with writing(path) as ledger:
         conduct(Bench(ledger, cache, watch or StudyWatch()))
@@ -63,6 +69,7 @@ def resume_study(
 
 def conduct(bench: Bench) -> None:
     """Do what is left of a study."""
+    stopping.forget(bench.ledger.path)  # what somebody else was told who has been killed since
     if bench.ledger.told.verdict:
         return
     measure_floor(bench)
@@ -87,40 +94,6 @@ def placed(spec: StudySpec) -> StudySpec:
     return spec.model_copy(update={"base": base})
 
 
-def check_budget(spec: StudySpec) -> None:
-    """Refuse a budget that holds no verdict.
-
-    Raises:
-        ConfigError: saying how much is needed for what.
-    """
-    costs = {
-        name: most_client_steps(spec.config(arm, spec.seeds[0], f"arms.{name}"))
-        for name, arm in spec.arms.items()
-    }
-    pairs = max(FEWEST, spec.noise_pairs)
-    need = {
-        "the noise floor": (pairs + spec.noise_pairs) * costs.pop(spec.control),
-        "the search": spec.search.max_client_steps if spec.search else 0,
-        f"{FEWEST} pairs of every arm": FEWEST * sum(costs.values()),
-        f"{FEWEST} pairs of what the search finds": FEWEST * dearest(spec) if spec.search else 0,
-    }
-    total = sum(need.values())
-    if total > spec.max_client_steps:
-        words = ", ".join(f"{what} {steps}" for what, steps in need.items() if steps)
-        raise ConfigError(
-            f"max_client_steps is {spec.max_client_steps} and the study needs {total} at least"
-            f" ({words}): raise it, or lower rounds, work.steps or cohort.size of the base"
-        )
-
-
-def dearest(spec: StudySpec) -> int:
-    """Return the client-steps of the dearest run within the bounds of the search."""
-    assert spec.search is not None
-    space = spec.search.space
-    ends = spec.with_values(space, {x.key: x.high for x in space})
-    return most_client_steps(spec.config(ends, spec.seeds[0], "search.bounds"))
-
-
 def rehearse(spec: StudySpec, cache: Path | None, watch: StudyWatch) -> None:
     """Load model and data once and build what every arm names, before anything is trained.
 
@@ -129,7 +102,6 @@ def rehearse(spec: StudySpec, cache: Path | None, watch: StudyWatch) -> None:
         DataError: if the data cannot be read or does not suffice.
     """
     from federation.experiment import set_up
-    from federation.training.build import build_algorithm
 
     watch.say("loading model and data")
     if spec.search:
@@ -137,15 +109,30 @@ def rehearse(spec: StudySpec, cache: Path | None, watch: StudyWatch) -> None:
     if spec.agent:
         adviser.model_of(spec.agent)
     control = spec.config(spec.arms[spec.control], spec.seeds[0], f"arms.{spec.control}")
-    clients = set_up(control, None, cache).clients
+    check_arms(spec, len(set_up(control, None, cache).clients))
+
+
+def check_arms(spec: StudySpec, population: int | None = None) -> None:
+    """Build what every arm and every end of a bound names.
+
+    Args:
+        spec: the study.
+        population: clients that there are; None: not counted, and as many as one likes.
+
+    Raises:
+        ConfigError: naming what cannot be built.
+    """
+    from federation.training.build import build_algorithm
+
+    most = UNCOUNTED if population is None else population
     for name, config in configurations(spec, "study"):
         try:
             build_algorithm(config)
-            check_population(config.cohort, len(clients))
+            check_population(config.cohort, most)
             pilot = PilotSpec.of(config)
             if pilot:
                 for policy in (pilot.policy, *pilot.shadows):
-                    build_policy(policy, len(pilot.outer(config, len(clients))), pilot)
+                    build_policy(policy, len(pilot.outer(config, most)), pilot)
         except ConfigError as error:
             raise ConfigError(f"{name}: {error}") from None
 

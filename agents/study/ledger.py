@@ -5,6 +5,7 @@ journal.jsonl     what happened, chained by hashes
 runs/             a run directory for every arm and seed
 search.db         trials of the search, as Optuna keeps them; made again from the journal
 report.md         made again from all of it, with its pictures
+inbox/            the command to stop, until it is followed (stopping.py)
 lock              held by the writer
 """
 

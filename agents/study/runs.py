@@ -5,18 +5,20 @@ function of its own, which is called where the verdict is made and nowhere else.
 """
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from agents.filling import filling_of
+from agents.study import stopping
 from agents.study.ledger import RUNS, Ledger
 from agents.study.pairs import folder
 from agents.study.records import Measured
 from federation.config import Config
-from federation.errors import ConfigError, CorruptError
+from federation.errors import ConfigError, CorruptError, StoppedError
 from federation.runs.folder import is_run
+from federation.runs.records import Record
 from federation.runs.run import Run
 from federation.session import Watch
 
@@ -68,10 +70,12 @@ class Bench:
         Raises:
             ConfigError: if it cannot be run, or has no figure.
             CorruptError: if what is there is another run.
+            StoppedError: if the study is to stop.
         """
         ledger, name = self.ledger, folder(arm, seed)
         if name in ledger.told.measured:
             return ledger.told.measured[name]
+        stopping.heed(ledger.path)
         config = ledger.spec.config(overrides, seed, f"arm {arm}")
         run = self.played(ledger.path / RUNS / name, config)
         record = Measured(
@@ -89,14 +93,33 @@ class Bench:
         from agents.experiment import resume, run_experiment
 
         if not is_run(path):
-            with self.watch.during(path.name, config.rounds, 0) as watch:
+            with self.heeding(path, config.rounds, 0) as watch:
                 return run_experiment(self.pinned(config), path, cache=self.cache, watch=watch)
         run = Run.open(path)
         same_config(run, config)
         if run.status == "finished":
             return run
-        with self.watch.during(path.name, config.rounds, len(run.history.rounds)) as watch:
+        with self.heeding(path, config.rounds, len(run.history.rounds)) as watch:
             return resume(path, cache=self.cache, watch=watch)
+
+    @contextmanager
+    def heeding(self, path: Path, rounds: int, done: int) -> Iterator[Watch]:
+        """Watch a run, which is to stop when the study is to.
+
+        Raises:
+            StoppedError: if it was told to stop: so does the study.
+        """
+        study = self.ledger.path
+        with self.watch.during(path.name, rounds, done) as watch:
+
+            def record(written: Record) -> None:
+                watch.record(written)
+                stopping.pass_on(study, path)
+
+            try:
+                yield replace(watch, record=record)
+            except StoppedError as stop:
+                raise StoppedError(study, stop.why, stopping.GO_ON) from None
 
     def pinned(self, config: Config) -> Config:
         """Let all runs have as many clients a pass as the first one measured to be fastest."""
@@ -163,19 +186,3 @@ def curve(run: Run, config: Config, metric: str) -> list[tuple[int, float]]:
         and x.subject == ("base" if x.round is None else own)
     }
     return [(n + 1, value) for n, value in sorted(found.items()) if math.isfinite(value)]
-
-
-def most_client_steps(config: Config) -> int:
-    """Return the client-steps that a run can take at most.
-
-    Simulated devices only ever take away; a pilot may turn steps and cohort size up to its bounds,
-    or what it may spend in all.
-    """
-    from agents.spec import PilotSpec
-
-    steps, size = float(config.work.steps), float(config.cohort.size)
-    spec = PilotSpec.of(config)
-    if spec is not None:
-        steps = max(steps, spec.bounds.get("steps", (0, 0))[1])
-        size = max(size, spec.bounds.get("cohort_size", (0, 0))[1])
-    return math.ceil(steps * size * config.rounds)

@@ -19,9 +19,10 @@ import numpy as np
 
 from agents.facts import Observation
 from agents.proposals import Answer, Policy, Proposal
+from agents.study.budget import most_client_steps
 from agents.study.halving import following, rungs
 from agents.study.records import Proposed, SearchEnded, Tried
-from agents.study.runs import Bench, most_client_steps
+from agents.study.runs import Bench
 from agents.study.space import Range, Space, Values, placed, places, within
 from agents.study.spec import SearchSpec
 from federation.address import address

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from agents.study.ledger import JOURNAL
+from agents.study.runs import Bench
 from tests.tiny_worlds import World
-from tests.ui.conftest import Call
+from tests.ui.conftest import Call, Said
 
 ROOT = Path(__file__).parents[2]
 STUDY = """\
@@ -135,3 +136,40 @@ def test_a_stopped_study_says_how_to_go_on(
     monkeypatch.setattr("agents.study.conduct.measure_floor", stop)
     said = call("study", study, "--out", tmp_path / "out")
     said.refused(130, f"go on with: fedpilot study {tmp_path / 'out'}")
+
+
+def test_what_is_asked_of_a_study_as_of_a_run_names_the_right_command(
+    call: Call, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def stop(bench: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agents.study.conduct.measure_floor", stop)
+    out = tmp_path / "out"
+    call("study", study, "--out", out)
+    for command in (["show"], ["resume"], ["explain"], ["whatif", "--round", 1], ["export"]):
+        more = ["--to", tmp_path / "x"] if command == ["export"] else []
+        said = call(command[0], out, *command[1:], *more)
+        said.refused(2, f"{out} is a study, not a run", f"fedpilot study {out} --report")
+    call("show", tmp_path).refused(2, "is not a run")
+
+
+def test_a_study_is_stopped_from_another_terminal(
+    call: Call, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    out = tmp_path / "out"
+    said: list[Said] = []
+
+    def measure(bench: Bench) -> None:
+        said.append(call("steer", out, "stop", "--by", "eve"))
+        told.append(call("steer", out, "pause"))
+        bench.measure("plain", (), 0)
+
+    told: list[Said] = []
+    monkeypatch.setattr("agents.study.conduct.measure_floor", measure)
+    ended = call("study", study, "--out", out)
+    assert said[0].out == "stop: the study will follow after the round in flight\n"
+    told[0].refused(2, "is a study", "one of its runs")
+    ended.refused(130, f"stopped by eve; go on with: fedpilot study {out}")
+    assert list((out / "runs").iterdir()) == []
+    call("steer", out, "stop").refused(2, "does not go on", f"fedpilot study {out}")

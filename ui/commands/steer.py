@@ -1,10 +1,15 @@
-"""``fedpilot steer``: pause, stop or lengthen a run that goes on, or answer what it asks."""
+"""``fedpilot steer``: pause, stop or lengthen a run that goes on, or answer what it asks.
+
+A study that goes on can be stopped.
+"""
 
 import time
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+from agents.study import stopping
+from agents.study.ledger import RUNS, is_study
 from federation.errors import ConfigError
 from federation.runs.inbox import Command, parse, post
 from federation.runs.records import CommandRecord
@@ -21,6 +26,8 @@ def main(args: Namespace) -> int:
     Raises:
         ConfigError: if the run does not go on, the command is none, or the run refuses it.
     """
+    if is_study(args.directory):
+        return of_study(args)
     command = commanded(args)
     run = Run.open(args.directory)
     refuse_unasked(run, command)
@@ -34,6 +41,25 @@ def main(args: Namespace) -> int:
         print(f"{args.deed}: done")
     if record is not None and not record.accepted:
         raise ConfigError(f"{run.path} refused to {args.deed}: {record.reason}")
+    return 0
+
+
+def of_study(args: Namespace) -> int:
+    """Stop a study: the one thing that it can be told.
+
+    Raises:
+        ConfigError: if it is something else, or the study does not go on.
+    """
+    if args.deed != "stop":
+        raise ConfigError(
+            f"{args.directory} is a study, which can be stopped and gone on with; to {args.deed}"
+            f" is for one of its runs, in {args.directory / RUNS}"
+        )
+    stopping.stop(args.directory, args.by)
+    if args.json:
+        print_json({"path": str(args.directory), "command": args.deed, "accepted": None})
+    else:
+        print("stop: the study will follow after the round in flight")
     return 0
 
 

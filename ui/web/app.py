@@ -24,6 +24,9 @@ pages = {
     "Ask": [
         st.Page(page("compare"), title="Compare and what-if", icon=":material/compare:"),
         st.Page(page("studies"), title="Studies", icon=":material/experiment:"),
+        st.Page(
+            page("new_study"), title="New study", icon=":material/experiment:", visibility="hidden"
+        ),
         st.Page(page("studio"), title="Data studio", icon=":material/auto_awesome:"),
     ],
 }

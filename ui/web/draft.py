@@ -7,7 +7,7 @@ What is asked of the command line's own code is asked here too: a table becomes 
 import json
 import re
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -299,3 +299,21 @@ def without_none(table: Mapping[str, Any]) -> Table:
     """Leave out what is not set: TOML has no word for it."""
     inner = ((k, without_none(v) if isinstance(v, Mapping) else v) for k, v in table.items())
     return {k: v for k, v in inner if v is not None}
+
+
+def starts(prefix: str, value_of: Callable[[str], object]) -> dict[str, tuple[float, float]]:
+    """Return where the bounds of knobs start when they are switched on.
+
+    Args:
+        prefix: of their keys in a form, such as ``"pilot.bounds."``.
+        value_of: given a key of the configuration, its value.
+    """
+    spans = {name: spread(value_of(knob.path)) for name, knob in KNOBS.items()}
+    return {f"{prefix}{name}": span for name, span in spans.items() if span}
+
+
+def spread(value: object) -> tuple[float, float] | None:
+    """Return a range around a value: a factor of ten for rates, of two for counts."""
+    if not isinstance(value, int | float) or value <= 0:
+        return None
+    return (max(1, value // 2), value * 2) if isinstance(value, int) else (value / 10, value * 10)

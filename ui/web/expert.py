@@ -176,10 +176,24 @@ def outline_tokenizer(name: str) -> Any:
     return load_tokenizer(name)
 
 
+def study(question: Mapping[str, Any]) -> Answer:
+    """Refuse what a study would refuse before it reads data; whom it asks is asked nothing."""
+    from agents.study.conduct import check_arms
+    from agents.study.search import check_installed
+    from agents.study.spec import from_table
+
+    spec = from_table(question["table"], "the study")
+    if spec.search:
+        check_installed(spec.search)
+    check_arms(spec)
+    return {}
+
+
 QUESTIONS: dict[str, Callable[[Mapping[str, Any]], Answer]] = {
     "algorithms": algorithms,
     "check": check,
     "example": example,
+    "study": study,
 }
 
 

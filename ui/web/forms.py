@@ -43,6 +43,7 @@ class Control:
         template: whether one text with a field in braces may stand in place of a list.
         when: key and those of its values with which this one is of use; None: always.
         of: what the values of pairs are.
+        nothing: what it means to leave it out, in a few words.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Control:
     template: bool = False
     when: tuple[str, frozenset[str]] | None = None
     of: Literal["number", "text"] = "number"
+    nothing: str = ""
 
     @property
     def table(self) -> str:

@@ -35,16 +35,19 @@ class Naming:
     @classmethod
     def of(cls, run: Run, choice: Choice) -> "Naming":
         """Call the clients of a run by their names or by pseudonyms."""
-        if choice == "names":
-            return cls()
-        return cls.hidden([run])
+        return cls() if choice == "names" else cls.hidden([run])
 
     @classmethod
-    def hidden(cls, runs: Iterable[Run]) -> "Naming":
-        """Call the clients of runs by pseudonyms: a client that several of them have, by one."""
+    def hidden(cls, runs: Iterable[Run], more: Iterable[str] = ()) -> "Naming":
+        """Call the clients of runs by pseudonyms: a client that several of them have, by one.
+
+        Args:
+            runs: whose clients they are.
+            more: clients of which these runs say nothing.
+        """
         found = list(runs)
         asked = dict.fromkeys(c for run in found for c in Names.of(run).clients.values())
-        others = {client for run in found for client in told_of(run)}.difference(asked)
+        others = {*more, *(c for run in found for c in told_of(run))}.difference(asked)
         names = Names(numbered("c", asked) | numbered("n", sorted(others)), {})
         return cls({client: short for short, client in names.clients.items()}, names)
 

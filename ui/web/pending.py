@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
 from ui.web.jobs import LOG, Job, jobs
-from ui.web.shell import plain, shelf
+from ui.web.shell import page, plain, shelf
 
 EVERY = 1.0  # seconds between looks
 REMEMBERED = 3600.0  # seconds for which a failure is shown
@@ -55,6 +55,26 @@ def await_end(job: Job, text: Callable[[str], str]) -> None:
         st.rerun()
     said = text(job.said)[:120]
     st.status(f"{plain(text(job.title))} · {plain(said) or 'starting'}", type="compact")
+
+
+@st.fragment(run_every=EVERY)
+def until_there(job: Job, names: Callable[[], Sequence[str]], back: Mapping[str, str]) -> None:
+    """Say that a run or study is being started, until it is there or its process has said why not.
+
+    Args:
+        job: what makes it.
+        names: says which there are.
+        back: page -> its label, for who has to start it otherwise.
+    """
+    if job.about in names():
+        st.rerun()
+    if job.alive:
+        words = f"{plain(job.about)} is starting: {plain(job.step or 'loading')}"
+        st.status(words, type="compact")
+        return
+    st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
+    for name, label in back.items():
+        st.page_link(page(name), label=label, icon=":material/arrow_back:")
 
 
 def answer(job: Job | None) -> dict[str, object] | None:

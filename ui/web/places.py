@@ -110,10 +110,20 @@ def start_run(runs: Path, name: str, table: Mapping[str, Any]) -> Job:
         ConfigError: if the name is taken or cannot be used.
         StorageError: if something cannot be written.
     """
+    return started(runs, name, table, "run", name)
+
+
+def start_study(runs: Path, name: str, table: Mapping[str, Any]) -> Job:
+    """Write a study down and start it; it raises what :func:`start_run` does."""
+    return started(runs, name, table, "study", f"the study {name}")
+
+
+def started(runs: Path, name: str, table: Mapping[str, Any], command: str, title: str) -> Job:
+    """Write a file of a new name and start the command that reads it."""
     taken = [path.name for path in runs.glob("*")]
     taken += [job.about for job in jobs.jobs(runs) if job.alive]
     config = keep_config(runs, checked_name(name, taken), table)
-    return jobs.start(runs, name, ["run", str(config), "--out", str(runs / name)], name)
+    return jobs.start(runs, title, [command, str(config), "--out", str(runs / name)], name)
 
 
 def clients_job(runs: Path, table: Mapping[str, Any], stamp: str, *, start: bool) -> Job | None:

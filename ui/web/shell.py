@@ -31,6 +31,8 @@ CALLED = "called"
 """Key in the session of what the clients of that run are called, on a shared server."""
 JOB = "job"
 """Key in the URL of a job whose run is to be shown as soon as it is there."""
+OF = "of"
+"""Key in the URL of what a new study is filled from: a study, a run, or several with commas."""
 
 BY_STATE: dict[str | type[Any], Callable[[Any], Any]] = {Opened: lambda opened: opened.state}
 """For caches: a run is the same as long as nothing is appended to its journal."""

@@ -2,26 +2,27 @@
 
 import io
 import math
-import tomllib
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agents.study.ledger import RUNS, Study
+from agents.study.budget import arms as arms_of
+from agents.study.ledger import JOURNAL, RUNS, Study, read_spec
 from agents.study.pairs import folder, improvements
-from agents.study.spec import SEARCHED, StudySpec, from_table
+from agents.study.spec import SEARCHED
 from agents.study.statistics import Judgement
+from agents.study.stopping import in_flight, told
 from federation.errors import ConfigError, FedpilotError
 from federation.runs import storage
+from federation.runs.folder import JOURNAL as RUN_JOURNAL
 from federation.runs.folder import is_run
 from federation.runs.run import Run
 from ui.web.charts.intervals import Row
-from ui.web.figures import measured
-from ui.web.jobs import JOBS
+from ui.web.figures import measured, progress
+from ui.web.naming import NAMES, Naming
 
 REPORT = "report.md"
-EXAMPLE = Path(__file__).parents[2] / "examples" / "study.toml"
-MOST_TEXT = 200_000  # characters of a TOML that is pasted or uploaded
 
 
 class Stage(NamedTuple):
@@ -43,11 +44,6 @@ def status(study: Study) -> str:
     if storage.is_locked(study.path):
         return "running"
     return "finished" if study.told.verdict else "stopped"
-
-
-def is_going(path: Path) -> bool:
-    """Tell whether somebody conducts a study at this moment."""
-    return storage.is_locked(path)
 
 
 def stages(study: Study) -> list[Stage]:
@@ -92,13 +88,40 @@ def validation(study: Study) -> dict[str, float]:
     return {x.run: x.validation for x in study.told.measured.values()}
 
 
-def running(study: Study) -> str:
-    """Return the run that a study makes now; empty if there is none."""
-    if not storage.is_locked(study.path):
+def at(study: Study) -> str:
+    """Say which run a study makes now, and how far that is; empty if there is none."""
+    if (run := in_flight(study.path)) is None:
         return ""
-    made = (path for path in (study.path / RUNS).glob("*") if is_run(path))
-    open = [path for path in made if path.name not in study.told.measured]
-    return next((path.name for path in open if storage.is_locked(path)), "")
+    try:
+        how = progress(Run.open(run))
+    except FedpilotError:
+        return run.name
+    return f"{run.name}, round {min(how.done + 1, how.planned)} of {how.planned}"
+
+
+def seen(path: Path) -> tuple[object, ...]:
+    """Tell what there is to show of a study, cheaply; another value, another picture."""
+    run = in_flight(path)
+    files = [path / JOURNAL, path / REPORT, *([run / RUN_JOURNAL] if run else [])]
+    return run, storage.is_locked(path), told(path) is not None, *map(size, files)
+
+
+def size(file: Path) -> int:
+    """Return how many bytes a file has; -1 if it is not there."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return -1
+
+
+def naming(study: Study) -> Naming:
+    """Return the pseudonyms of the clients of all runs of a study, and of those it excludes."""
+    runs = []
+    for path in sorted((study.path / RUNS).glob("*")):
+        with suppress(FedpilotError):  # a damaged run of a study is named by "fedpilot verify"
+            runs.append(Run.open(path))
+    excluded = {name for config in arms_of(study.spec).values() for name in config.cohort.exclude}
+    return Naming.hidden(runs, excluded)
 
 
 def judged(study: Study) -> tuple[dict[str, Judgement], dict[str, float]]:
@@ -179,8 +202,12 @@ def curves(study: Study) -> list[tuple[str, str, int, float]]:
     return found
 
 
-def report(path: Path) -> bytes:
+def report(path: Path, naming: Naming = NAMES) -> bytes:
     """Pack the report of a study, with its pictures, into one file.
+
+    Args:
+        path: of the study.
+        naming: of its clients; where arms are called by them, pictures are left out.
 
     Raises:
         ConfigError: if it has no report yet.
@@ -190,54 +217,9 @@ def report(path: Path) -> bytes:
         raise ConfigError(f"{path.name} has no report yet; it is written when the study ends")
     packed = io.BytesIO()
     with storage.explained(path), zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for file in (path / REPORT, *sorted(path.glob("*.png"))):
+        text = (path / REPORT).read_text(encoding="utf-8")
+        archive.writestr(f"{path.name}/{REPORT}", naming.text(text))
+        names = read_spec(path).arms
+        for file in sorted(path.glob("*.png")) if all(naming.text(x) == x for x in names) else ():
             archive.write(file, f"{path.name}/{file.name}")
     return packed.getvalue()
-
-
-def checked(text: str) -> StudySpec:
-    """Check the TOML of a study that was pasted or uploaded.
-
-    Raises:
-        ConfigError: saying in a line what cannot be used.
-    """
-    if len(text) > MOST_TEXT:
-        raise ConfigError(f"the study has more than {MOST_TEXT:,} characters; is it one?")
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"the study is no TOML: {error}") from None
-    if isinstance(table.get("base"), str):
-        raise ConfigError(
-            f"base = {table['base']!r} is a file beside the study, which a text has not; write its"
-            " tables here as [base], [base.data], ..."
-        )
-    return from_table(table, "the study")
-
-
-def written(runs: Path, name: str, text: str) -> Path:
-    """Write the TOML of a study down, for the job that conducts it.
-
-    Raises:
-        StorageError: if it cannot be written.
-    """
-    path = runs / JOBS / f"{name}.toml"
-    with storage.explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    storage.atomic_write(path, text.encode())
-    return path
-
-
-def named(runs: Path, wanted: str) -> str:
-    """Check the name of a new study.
-
-    Raises:
-        ConfigError: if it is no name of a folder, or taken.
-    """
-    name = wanted.strip()
-    fit = name and len(name) <= 80 and not name.startswith(".")
-    if not fit or not all(c.isalnum() or c in "-_." for c in name):
-        raise ConfigError(f"{name!r} is no name of a study: use letters, digits, -, _ and .")
-    if (runs / name).exists():
-        raise ConfigError(f"there is a {name} here already; choose another name")
-    return name

@@ -21,6 +21,9 @@ NAMES = {
     "schedule.kind": "Schedule",
     "algorithm.name": "Algorithm",
     "data.count": "Organisations",
+    "data.seed": "Seed of the federation",
+    "data.split.validation": "Validation share",
+    "data.split.test": "Test share",
     "data.clients.count": "Clients",
     "data.clients.key": "Client field",
     "data.clients.label": "Label field",
@@ -31,6 +34,14 @@ NAMES = {
     "cohort.deadline": "Deadline, seconds",
     "pilot.deadline": "Answer within, seconds",
     "pilot.model": "Language model",
+    "metric.name": "Judged by",
+    "agent.model": "Language model",
+    "agent.arms": "Arms that it may propose",
+    "agent.deadline": "Answer within, seconds",
+    "search.seeds": "Seeds a trial",
+    "search.share": "Share of the model",
+    "noise_pairs": "Pairs of the noise floor",
+    "max_client_steps": "Most client-steps",
     "votes.epsilon": "Epsilon",
     "eps": "Epsilon",
     "dtype": "Number format",
@@ -82,6 +93,8 @@ def help_of(control: Control) -> str:
     default = control.default
     if isinstance(default, int | float) and not isinstance(default, bool):
         parts.append(f"default {number_text(default)}")
+    elif control.nothing:
+        parts.append(f"empty: {control.nothing}")
     elif control.word:
         parts.append(f"default {default}" if control.kind != "words" else f"or {control.word}")
     return "; ".join(parts).replace("[", "\\[") + f"  \n`{control.key}`"
@@ -123,7 +136,7 @@ def number(control: Control, filled: Filled) -> object:
     value = held(control, filled.table)
     least = None if control.least is None else cast(control.least)
     most = None if control.most is None else cast(min(control.most, LARGEST))
-    nothing = control.word or ("not set" if control.optional else "needed")
+    nothing = control.nothing or control.word or ("not set" if control.optional else "needed")
     return st.number_input(
         name_of(control),
         least if least is not None or not whole else -LARGEST,

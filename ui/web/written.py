@@ -61,11 +61,14 @@ def key_text(key: str) -> str:
 
 
 def value_text(value: object) -> str:
-    """Write a value that is no table."""
+    """Write a value; a table in one line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):  # TOML has JSON's escapes, but no pairs of surrogates
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, Mapping):
+        pairs = (f"{key_text(k)} = {value_text(x)}" for k, x in value.items())
+        return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(value_text, value))}]"
     return repr(value)

@@ -9,6 +9,7 @@ from typing import NoReturn
 import pytest
 
 from agents.study import adviser, report
+from agents.study.budget import most_client_steps
 from agents.study.conduct import (
     check_budget,
     measure_floor,
@@ -18,7 +19,7 @@ from agents.study.conduct import (
 )
 from agents.study.ledger import JOURNAL, RUNS, SPEC, Ledger, Study, writing
 from agents.study.records import StudyRecord
-from agents.study.runs import Bench, StudyWatch, folder, most_client_steps
+from agents.study.runs import Bench, StudyWatch, folder
 from agents.study.spec import SEARCHED
 from agents.study.statistics import judge, noise_floor
 from federation import experiment

@@ -15,6 +15,7 @@ PAGES = {
     "playground": "/playground?run={run}",
     "compare": "/compare?runs={runs}",
     "studies": "/studies",
+    "study": "/new_study?of={run}",
     "studio": "/studio",
 }
 TALLEST = 2600

@@ -28,6 +28,9 @@ for line in sys.stdin:
     elif question["ask"] == "example":
         said = {"answer": {"tokens": ["a", " b", "<end>"], "prompt": 1, "truncated": False,
                            "whole": 3, "text": ["a", " b"]}}
+    elif question["ask"] == "study":
+        wrong = "double-lr: algorithm.name = 'krum' needs 5 reports a round"
+        said = {"error": wrong} if "krum" in line else {"answer": {}}
     elif question["table"].get("algorithm", {}).get("name") == "krum":
         said = {"error": "algorithm.name = 'krum' needs 5 reports a round"}
     else:

@@ -1,5 +1,7 @@
 """Clients, Compare and Studies: every state has its page, and what a button starts is a command."""
 
+import json
+import time
 import zipfile
 from io import BytesIO
 from pathlib import Path
@@ -8,11 +10,13 @@ import pytest
 
 from agents.study.ledger import Study
 from federation.errors import ConfigError
+from federation.runs import inbox, storage
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open, words
-from tests.ui.web.made_uicompare import STUDY, final, record_clients, record_study
+from tests.ui.web.made_uicompare import final, record_clients, record_study
 from tests.ui.web.recorded import config, record, write
 from ui.web import jobs, studies
+from ui.web.naming import Naming
 
 
 @pytest.fixture
@@ -140,27 +144,68 @@ def test_studies_shows_how_far_one_is(open_page: Open, runs: Path, upto: str, sa
     assert table.loc["hot", "verdict"] == ("–" if upto == "floor" else "better")
 
 
-def test_a_study_goes_on_and_a_new_one_is_started_from_a_text(
+def test_a_study_is_stopped_and_goes_on(
     open_page: Open, runs: Path, asked: list[list[str]]
 ) -> None:
     app = open_page("studies")
     assert "No study yet" in words(app)
-    app.segmented_control(key="from").set_value("paste").run()
-    app.text_area(key="toml-paste").set_value("question = 'what?'").run()
-    assert "is missing" in words(app)
-    app.text_area(key="toml-paste").set_value(STUDY).run()
-    app.text_input(key="name").set_value("../out").run()
-    app.button(key="start").click().run()
-    assert asked == []
-    app.text_input(key="name").set_value("rates").run()
-    app.button(key="start").click().run()
-    file = runs / ".jobs" / "rates.toml"
-    assert asked == [["study", str(file), "--out", str((runs / "rates").absolute())]]
-    assert studies.checked(file.read_text()).question == "Does it help?"
-    record_study(runs / "rates", "look")
+    path = record_study(runs / "rates", "look")
+    lock = storage.lock(path)
+    try:
+        app = open_page("studies")
+        assert "between two runs" in words(app) and "Go on" not in words(app)
+        app.button(key="stop").click().run()
+        assert [inbox.read(file).command for file in inbox.files(path)] == ["stop"]  # type: ignore[union-attr]
+        assert not [b for b in app.button if b.label == "Stop"]
+        assert "stops after the round in flight" in app.get("status")[0].label
+    finally:
+        lock.release()
     app = open_page("studies")
     app.button(key="go-on").click().run()
-    assert asked[1:] == [["study", str((runs / "rates").absolute())]]
+    assert asked == [["study", str((runs / "rates").absolute())]]
+
+
+def test_a_study_that_failed_says_why_and_one_that_was_stopped_does_not(
+    open_page: Open, runs: Path
+) -> None:
+    record_study(runs / "rates", "look")
+    folder = runs / jobs.JOBS / "x"
+    folder.mkdir(parents=True)
+    args = ["study", str(runs / "rates")]
+    told = {"title": "going on", "args": args, "about": "rates", "began": 1.0}
+    (folder / jobs.ASKED).write_text(json.dumps(told))
+    (folder / jobs.LOG).write_text("fedpilot: the data changed\n")
+    for code, says in ((3, True), (130, False), (143, False), (0, False)):
+        (folder / jobs.ENDED).write_text(json.dumps({"code": code}))
+        assert ("the data changed" in words(open_page("studies"))) is says
+        assert "the data changed" not in words(open_page("runs"))
+
+
+def test_a_study_that_is_being_started_is_shown_as_soon_as_it_is_there(
+    open_page: Open, runs: Path
+) -> None:
+    folder = runs / jobs.JOBS / "x"
+    folder.mkdir(parents=True)
+    told = {"title": "it", "args": ["study", "x.toml"], "about": "rates", "began": time.time()}
+    (folder / jobs.ASKED).write_text(json.dumps(told))
+    app = open_page("studies", job="x")
+    assert "rates is starting" in app.get("status")[0].label
+    (folder / jobs.ENDED).write_text(json.dumps({"code": 2}))
+    (folder / jobs.LOG).write_text("fedpilot: seeds: add some\n")
+    assert "seeds: add some" in words(open_page("studies", job="x")).replace("\\", "")
+    record_study(runs / "rates")
+    app = open_page("studies", job="x")
+    assert app.query_params.get("study") in ("rates", ["rates"])
+    assert "Verdict" in words(app) and "seeds" not in words(app)
+
+
+def test_a_damaged_study_is_a_line(open_page: Open, runs: Path) -> None:
+    path = record_study(runs / "rates")
+    spec = path / "study.json"
+    spec.write_text(spec.read_text().replace("Does it", "Did it"))
+    app = open_page("studies")
+    assert "was changed since the study began" in words(app).replace("\\", "")
+    assert not [b for b in app.button if b.label in ("Go on", "Stop")]
 
 
 def test_a_report_is_one_file_with_its_pictures(tmp_path: Path) -> None:
@@ -171,6 +216,10 @@ def test_a_report_is_one_file_with_its_pictures(tmp_path: Path) -> None:
     (path / "intervals.png").write_bytes(b"png")
     names = zipfile.ZipFile(BytesIO(studies.report(path))).namelist()
     assert names == ["rates/report.md", "rates/intervals.png"]
+    naming = Naming.hidden([], ["Yes", "hot"])  # a client after whom an arm is called
+    with zipfile.ZipFile(BytesIO(studies.report(path, naming))) as packed:
+        assert packed.namelist() == ["rates/report.md"]
+        assert packed.read("rates/report.md") == b"# n1"
 
 
 def test_stages_come_in_order(tmp_path: Path) -> None:
@@ -181,10 +230,3 @@ def test_stages_come_in_order(tmp_path: Path) -> None:
     assert states["floor"] == [("noise floor", "now"), ("pairs", "later"), ("verdict", "later")]
     assert states["look"] == [("noise floor", "done"), ("pairs", "now"), ("verdict", "later")]
     assert {state for _, state in states["verdict"]} == {"done"}
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", ".x", "a/b", "a b", "x" * 81, "taken"])
-def test_names_that_are_none_are_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(ConfigError):
-        studies.named(tmp_path, name)

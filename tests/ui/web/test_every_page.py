@@ -85,7 +85,15 @@ SAID = {
         "pretraining": TWO,
         "unknown": TWO,
     },
-    "studies": {"empty": "Start it", "damaged": "Start it"},
+    "studies": {"empty": "No study yet", "damaged": "No study yet"},
+    "new_study": {
+        "empty": "Filled from the example",
+        "running": "Filled from run one",
+        "finished": "Filled from run one",
+        "damaged": "Filled from run one",
+        "pretraining": "pre-trains a base model",
+        "unknown": "unknown key antenna",
+    },
     "studio": {"empty": "No made-up data yet", "damaged": "No made-up data yet"},
 }
 """Page -> state -> what it says then: what is wrong, or what to do next."""
@@ -147,7 +155,7 @@ def put(runs: Path, state: str, stay: ExitStack) -> None:
 
 def query(page: str) -> dict[str, str]:
     """Say in the URL which run a page is about."""
-    return {"like" if page == "new" else "run": NAME}
+    return {{"new": "like", "new_study": "of"}.get(page, "run"): NAME}
 
 
 def said(app: AppTest) -> str:

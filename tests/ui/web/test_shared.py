@@ -1,5 +1,8 @@
 """On a shared server no page sends a client's name to the browser, whatever it is about."""
 
+import io
+import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,9 @@ from streamlit.testing.v1.local_script_runner import LocalScriptRunner
 
 from agents.copilot import records
 from agents.copilot.records import Answered, Asked, Call, Result, Said
+from agents.study.ledger import Study, writing
+from agents.study.records import Arm, Measured, Stopped
+from agents.study.spec import from_table
 from federation.runs.records import (
     ContributionsRecord,
     DecisionRecord,
@@ -23,8 +29,10 @@ from federation.runs.records import (
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open
+from tests.ui.web.made_uicompare import STUDY
 from tests.ui.web.made_uinew import instead
 from tests.ui.web.recorded import config, record, start
+from ui.web import studies
 from ui.web.naming import Naming
 
 SECRET = "Zebra Clinic"
@@ -99,6 +107,29 @@ def of_round(writer: RunWriter, n: int) -> None:
     )  # fmt: skip
 
 
+def studied(path: Path) -> Path:
+    """Write a study with an arm without a client, and a run of it that names clients."""
+    without = f'cohort.exclude=["{UNASKED}"]'
+    table = tomllib.loads(STUDY)
+    table["question"] = f"Is {CLIENTS[0]} worth it?"
+    arms = {"plain": [], "hot": [without], "zebra-clinic-b": [f'cohort.exclude=["{CLIENTS[1]}"]']}
+    with writing(path, from_table(table | {"arms": arms}, "it")) as ledger:
+        told(path / "runs" / "plain-seed-0")
+        told(path / "runs" / "zebra-clinic-b-seed-0")
+        for seed in range(4):
+            ledger.append(
+                Measured(
+                    run=f"plain-seed-{seed}", arm="plain", seed=seed, client_steps=1,
+                    validation=seed,
+                )
+            )  # fmt: skip
+        for name, overrides in arms.items():
+            ledger.append(Arm(name=name, overrides=tuple(overrides), source="agent", why=TELLS))
+        ledger.append(Stopped(why=TELLS))
+    (path / "report.md").write_text(TELLS)
+    return path
+
+
 def talked(run: Path) -> str:
     """Write a chat in which clients are named; return its name."""
     with records.writing(run) as chat:
@@ -128,6 +159,22 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
+def test_no_client_is_named_by_a_study(
+    open_page: Open, runs: Path, sent: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = studied(runs / "rates")
+    open_page("studies")
+    assert named(sent)  # what is looked for can be found
+    sent.clear()
+    st.cache_resource.clear()
+    monkeypatch.setenv("FEDPILOT_SHARED", "1")
+    open_page("studies")
+    assert len(sent) > 3 and named(sent) == []
+    naming = studies.naming(Study.open(path))
+    with zipfile.ZipFile(io.BytesIO(studies.report(path, naming))) as packed:
+        assert [named([packed.read(name)]) for name in packed.namelist()] == [[]]
+
+
 PAGES = {
     "runs": {},
     "live": {},
@@ -136,6 +183,7 @@ PAGES = {
     "compare": {"view": "what-if", "names": "names"},
     "playground": {},
     "new": {},
+    "new_study": {},
 }
 
 
@@ -147,11 +195,11 @@ def test_no_client_is_named(
 ) -> None:  # fmt: skip
     told(runs / "one", end)
     monkeypatch.setattr("ui.web.playing.clients_alone", lambda run: list(CLIENTS))
-    query = {"like" if page == "new" else "run": "one", **PAGES[page]}
+    query = {{"new": "like", "new_study": "of"}.get(page, "run"): "one", **PAGES[page]}
     if page == "playground" and end == "failed":
         query |= {"view": "Copilot", "chat": talked(runs / "one")}
     open_page(page, **query)
-    if page not in ("runs", "new"):
+    if page not in ("runs", "new", "new_study"):
         assert named(sent)  # what is looked for can be found
     sent.clear()
     st.cache_data.clear()

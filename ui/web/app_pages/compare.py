@@ -10,6 +10,7 @@ from ui.web.comparing import FEWEST, MOST, TRAINING, Verdicts, text
 from ui.web.figures import seconds_text
 from ui.web.language import VERDICTS
 from ui.web.shell import (
+    OF,
     RUN,
     about,
     badge,
@@ -195,7 +196,10 @@ def proved(chosen: list[Opened]) -> None:
         "Holm over arms, one wrong verdict or more in 5 % at most. Nothing here was registered "
         "before the runs were seen: what matters deserves a study."
     )
-    st.page_link(page("studies"), label="Studies", icon=":material/experiment:")
+    st.page_link(
+        page("new_study"), label="Study from these runs", icon=":material/experiment:",
+        query_params={OF: ",".join(o.name for o in chosen)},
+    )  # fmt: skip
 
 
 def tell(arm: comparing.Arm, found: Verdicts) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from federation.runs import inbox
 from federation.runs.folder import BASELINES
-from ui.web import actions, export_view, exporting, jobs
+from ui.web import actions, export_view, exporting, jobs, pending
 from ui.web.figures import progress, seconds_text
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
@@ -16,6 +16,7 @@ from ui.web.live_view import numbers, pictures
 from ui.web.places import harmless
 from ui.web.shell import (
     JOB,
+    OF,
     RUN,
     acting,
     badge,
@@ -34,25 +35,11 @@ EVERY = 1.0  # seconds between looks at a run that goes on
 began = time.thread_time()
 
 
-@st.fragment(run_every=EVERY)
-def until_there(job: Job) -> None:
-    """Say that a run is being started, until it is there or its process has said why not."""
-    if job.about in shelf().names():
-        st.rerun()
-    if job.alive:
-        words = f"{plain(job.about)} is starting: {plain(job.step or 'loading')}"
-        st.status(words, type="compact")
-    else:
-        st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
-        if job.args[:1] == ("run",):
-            st.page_link(page("new"), label="Back to the form", icon=":material/edit:")
-        st.page_link(page("runs"), label="Back to the runs", icon=":material/arrow_back:")
-
-
 asked_for = jobs.read(shelf().folder / jobs.JOBS / Path(st.query_params.get(JOB, "none")).name)
 if asked_for is not None and asked_for.about not in shelf().names():
     st.title("Live", icon=":material/monitoring:")
-    until_there(asked_for)
+    back = {"new": "Back to the form"} if asked_for.args[:1] == ("run",) else {}
+    pending.until_there(asked_for, shelf().names, {**back, "runs": "Back to the runs"})
     st.stop()
 if asked_for is not None:
     del st.query_params[JOB]
@@ -158,6 +145,10 @@ def controls(opened: Opened, status: str) -> None:
     if rounds:
         with st.popover("Fork", icon=":material/call_split:"):
             fork(opened, rounds)
+    st.page_link(
+        page("new_study"), label="Study from this run", icon=":material/experiment:",
+        query_params={OF: opened.name},
+    )  # fmt: skip
 
 
 def fork(opened: Opened, rounds: list[int]) -> None:

@@ -19,6 +19,7 @@ from ui.web.draft import (
     section_named,
     section_of,
     settings_of,
+    starts,
     written,
 )
 from ui.web.forms import Control, got, of_use
@@ -40,7 +41,6 @@ FOLDED = {
     "engine": "The engine on this machine",
     "pilot": "More about the pilot: budgets, fallbacks, shadows",
 }
-KNOBS = {"lr": "work.lr", "steps": "work.steps", "cohort_size": "cohort.size"}
 asked: "list[Future[Answer]]" = []
 
 
@@ -125,11 +125,7 @@ def pilot(filled: Filled, values: Values) -> tuple[bool, list[str]]:
         "recorded with what the others would have done.",
     )  # fmt: skip
     if on:
-        around = {
-            f"pilot.bounds.{knob}": span
-            for knob, key in KNOBS.items()
-            if (span := spread(values.get(key)))
-        }
+        around = starts("pilot.bounds.", values.get)
         section("pilot", Filled(filled.table, filled.id, filled.known, around), values)
         return True, [part for part in PARTS if switched(part, filled, values)]
     st.caption("Every round is as the form says: the rules of the schedule and the cohort.")
@@ -147,13 +143,6 @@ def switched(part: str, filled: Filled, values: Values) -> bool:
         with st.expander("More about it"):
             values |= grid([c for c in configuration() if c.table == part], filled, 3)
     return bool(on)
-
-
-def spread(value: object) -> tuple[float, float] | None:
-    """Return a range around a value: a factor of ten for rates, of two for counts."""
-    if not isinstance(value, int | float) or value <= 0:
-        return None
-    return (max(1, value // 2), value * 2) if isinstance(value, int) else (value / 10, value * 10)
 
 
 @st.fragment(run_every=0.5)

@@ -9,8 +9,10 @@ import streamlit as st
 from ui.web import export_view, exporting, lift, places, store
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
+from ui.web.new_state import LIKE
 from ui.web.overview import COLUMNS, rows
 from ui.web.shell import (
+    OF,
     RUN,
     acting,
     follow,
@@ -63,7 +65,7 @@ def table() -> None:
     lifts = lift.lifts(there, [shelf().folder / name for name in shelf().studies()])
     shown = rows([(o, status_of(o)) for o in there], wanted or "", states, lifts)
     for job in jobs(shelf().folder):
-        if not job.about:  # it makes no run: its own page tells of it
+        if not job.about or job.args[:1] == ("study",):  # its own page tells of it
             continue
         if job.alive and job.about not in shelf().names():
             st.caption(f":material/hourglass_top: {plain(job.title)} is starting …")
@@ -100,8 +102,9 @@ def act(name: str) -> None:
             ("live", "Open", ":material/monitoring:"),
             ("new", "Clone and edit", ":material/content_copy:"),
             ("compare", "Compare", ":material/compare:"),
+            ("new_study", "Study", ":material/experiment:"),
         ):
-            key = "like" if target == "new" else RUN
+            key = {"new": LIKE, "new_study": OF}.get(target, RUN)
             st.page_link(page(target), label=label, icon=icon, query_params={key: name})
         if exporting.offered(shelf().open(name)):
             st.page_link(

@@ -1,22 +1,37 @@
 """Studies: questions answered by experiments that keep their error rate."""
 
+import time
 from pathlib import Path
 
 import streamlit as st
 
+from agents.study import stopping
 from agents.study.ledger import Study
-from agents.study.spec import StudySpec, from_toml
 from federation.errors import FedpilotError
-from ui.web import actions, jobs, pending, places, studies
+from federation.runs import storage
+from ui.web import jobs, pending, studies
 from ui.web.charts.intervals import intervals
 from ui.web.charts.studies import curve_frame, curves
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
-from ui.web.shell import acting, badge, page, plain, problems, shelf
+from ui.web.naming import Naming, shared
+from ui.web.shell import (
+    CALLED,
+    JOB,
+    KEPT,
+    OF,
+    acting,
+    badge,
+    called,
+    follow,
+    page,
+    plain,
+    shelf,
+)
 
 EVERY = 2.0  # seconds between looks at a study that goes on
 STUDY = "study"
-SOURCES = ("example", "paste", "upload", "file on this machine")
+TOLD_TO_STOP = (130, 143)  # exit codes of a study that was stopped: no failures
 STAGES = {
     "done": ":material/check_circle:",
     "now": ":material/pending:",
@@ -25,139 +40,110 @@ STAGES = {
 COLUMNS = {
     "arm": st.column_config.TextColumn("Arm", pinned=True),
     "changes": st.column_config.TextColumn("What it changes"),
-    "by": st.column_config.TextColumn("From", help="registered, found by the search, or proposed"),
-    "verdict": st.column_config.TextColumn("Verdict"),
-    "improvement": st.column_config.TextColumn("Improvement", help="mean and interval"),
+    "by": st.column_config.TextColumn(
+        "From", width=95, help="registered, found by the search, or proposed"
+    ),
+    "verdict": st.column_config.TextColumn("Verdict", width=110),
+    "improvement": st.column_config.TextColumn("Improvement", width=215, help="mean and interval"),
     "pairs": st.column_config.TextColumn("Pairs", width="small"),
     "why": st.column_config.TextColumn("Why", width="large"),
 }
-
-names = shelf().studies()
-left, right = st.columns([3, 2], vertical_alignment="bottom")
-left.title("Studies", icon=":material/experiment:")
+began = time.thread_time()
 
 
-def begin() -> None:
-    """Offer to start a study from a TOML file."""
-    st.markdown(
-        "A study compares ways to train: it measures first how much the control differs from "
-        "itself, pairs arms and control by seed, stops early without losing its error rate, and "
-        "reads the test split once, at the end."
-    )
-    offered = SOURCES if studies.EXAMPLE.is_file() else SOURCES[1:]
-    source = st.segmented_control("From", offered, default=offered[0], key="from", required=True)
-    try:
-        found = chosen(source or offered[0])
-        if found is None:
-            return
-        spec, text, path = found
-        offer(spec, text, path)
-    except FedpilotError as error:
-        st.error(plain(str(error)), icon=":material/error:")
-
-
-def chosen(source: str) -> tuple[StudySpec, str, Path | None] | None:
-    """Read the study that is chosen, and check it; None before anything is chosen.
-
-    Raises:
-        ConfigError: if it cannot be used.
-    """
-    if source == "file on this machine":
-        typed = st.text_input("TOML file", placeholder="/path/to/study.toml", key="file")
-        path = places.typed_path(typed) if typed else None
-        return None if path is None else (from_toml(path), "", path.absolute())
-    if source == "upload":
-        given = st.file_uploader("TOML file", type=["toml"], key="upload")
-        if given is None:
-            return None
-        text = given.getvalue().decode("utf-8", "replace")
-    else:
-        first = studies.EXAMPLE.read_text(encoding="utf-8") if source == "example" else ""
-        text = st.text_area("TOML", first, height=320, key=f"toml-{source}") or ""
-        if not text.strip():
-            return None
-    return studies.checked(text), text, None
-
-
-def offer(spec: StudySpec, text: str, path: Path | None) -> None:
-    """Show what a study would do, and offer to start it."""
-    arms = ", ".join(spec.arms)
-    st.success(
-        f"{plain(spec.question)}  \nArms {plain(arms)}; control {plain(spec.control)}; "
-        f"{len(spec.seeds)} seeds; at most {spec.max_client_steps:,} client-steps; judged by "
-        f"{spec.metric.name}.",
-        icon=":material/task_alt:", title="It can be read",
-    )  # fmt: skip
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        wanted = st.text_input(
-            "Name", actions.free_name(shelf().folder, path.stem if path else "study"), key="name"
-        )
-        if st.button("Start it", type="primary", icon=":material/play_arrow:", key="start"):
-            acting(lambda: start(wanted or "", text, path), "the study is starting")
-            st.rerun()
-
-
-def start(wanted: str, text: str, path: Path | None) -> Job:
-    """Start the job that conducts a study."""
-    name = studies.named(shelf().folder, wanted)
-    file = path or studies.written(shelf().folder, name, text)
-    args = ["study", str(file), "--out", str((shelf().folder / name).absolute())]
-    return jobs.start(shelf().folder, f"the study {name}", args, name)
-
-
-def show(name: str) -> None:
+def show(study: Study, job: Job | None) -> None:
     """Show a study as it stands."""
-    study = Study.open(shelf().path(name))
-    heading(name, study)
+    heading(study, job)
     progress(study)
     with st.container(border=True):
         verdicts(study)
+    rows = [{key: said(cell) for key, cell in row.items()} for row in studies.arms(study)]
     st.dataframe(
-        studies.arms(study), hide_index=True, column_config=COLUMNS,
+        rows, hide_index=True, column_config=COLUMNS,
         alt="Arms, what they change and what is proved",
     )  # fmt: skip
-    found = curve_frame(studies.curves(study))
-    if len(found):
-        with st.container(border=True):
-            metric = study.spec.metric
-            st.markdown("**Learning curves, validation split**")
-            order = [study.spec.control, *(a for a in study.told.arms or study.spec.arms
-                                           if a != study.spec.control)]  # fmt: skip
-            shown = [arm for arm in order if arm in set(found["arm"])]
-            st.altair_chart(
-                curves(found, shown, f"{metric.name}, {metric.unit}"),
-                alt=f"{metric.name} on the validation split over rounds, by arm",
-            )
-            st.caption("Bold: mean of an arm. Thin: its runs, one a seed.")
+    learning(study)
 
 
-def heading(name: str, study: Study) -> None:
+def said(text: str) -> str:
+    """Write a text that is no Markdown: on a shared server it names no client."""
+    return called().text(text)
+
+
+def learning(study: Study) -> None:
+    """Show the learning curves of all arms."""
+    found = curve_frame((said(arm), said(run), n, x) for arm, run, n, x in studies.curves(study))
+    if not len(found):
+        return
+    with st.container(border=True):
+        metric, control = study.spec.metric, study.spec.control
+        st.markdown("**Learning curves, validation split**")
+        order = [control, *(a for a in study.told.arms or study.spec.arms if a != control)]
+        shown = [arm for arm in map(said, order) if arm in set(found["arm"])]
+        st.altair_chart(
+            curves(found, shown, f"{metric.name}, {metric.unit}"),
+            alt=f"{metric.name} on the validation split over rounds, by arm",
+        )
+        st.caption("Bold: mean of an arm. Thin: its runs, one a seed.")
+
+
+def heading(study: Study, job: Job | None) -> None:
     """Show the question, how it stands, and what can be done."""
     state = studies.status(study)
     st.subheader(plain(study.spec.question), divider="gray")
     with st.container(horizontal=True, vertical_alignment="center"):
         badge(STATUSES[state])
-        now = studies.running(study)
-        if now:
-            st.caption(f"now: {plain(now)}")
-        path = study.path
-        if (path / studies.REPORT).is_file():
-            st.download_button(
-                "Report", lambda: studies.report(path), f"{name}.zip", "application/zip",
-                icon=":material/download:", key="report", help="Markdown with its pictures",
-                on_click="ignore",
-            )  # fmt: skip
-        elif state != "running" and st.button("Write the report", icon=":material/description:"):
-            args = ["study", "--report", str(path.absolute())]
-            acting(lambda: jobs.start(shelf().folder, "the report", args, name), "being written")
-            st.rerun()
-        if state == "stopped" and st.button(
-            "Go on", type="primary", icon=":material/play_arrow:", key="go-on"
-        ):
-            args = ["study", str(path.absolute())]
-            title = f"going on with {name}"
-            acting(lambda: jobs.start(shelf().folder, title, args, name), "it goes on")
-            st.rerun()
+        if state == "running":
+            going(study)
+        elif job is not None and job.alive:
+            words = "writing the report" if state == "finished" else said(job.step or "loading")
+            st.status(f"{plain(job.title)}: {plain(words)}", type="compact")
+        else:
+            over(study, state)
+        st.page_link(
+            page("new_study"), label="Study like this", icon=":material/content_copy:",
+            query_params={OF: study.path.name},
+        )  # fmt: skip
+    if job is not None and state == "stopped" and job.code not in (None, 0, *TOLD_TO_STOP):
+        st.error(plain(job.said), title="It ended early", icon=":material/error:")
+
+
+def going(study: Study) -> None:
+    """Say what a study is at, and offer to stop it."""
+    now = studies.at(study)
+    if stopping.told(study.path):
+        st.status(
+            f"stops after the round in flight: {plain(now or study.path.name)}", type="compact"
+        )
+        return
+    st.caption(f"now: {plain(now)}" if now else "now: between two runs")
+    if st.button("Stop", icon=":material/stop:", key="stop", help="what is done is kept"):
+        acting(lambda: stopping.stop(study.path), "it stops after the round in flight")
+        st.rerun()
+
+
+def over(study: Study, state: str) -> None:
+    """Offer what can be done with a study that does not go on."""
+    path, name = study.path, study.path.name
+    if state == "stopped" and st.button(
+        "Go on", type="primary", icon=":material/play_arrow:", key="go-on"
+    ):
+        begin(f"going on with {name}", ["study", str(path.absolute())], name)
+    if (path / studies.REPORT).is_file():
+        naming = called()  # whoever downloads asks in another thread
+        st.download_button(
+            "Report", lambda: studies.report(path, naming), f"{name}.zip", "application/zip",
+            icon=":material/download:", key="report", help="Markdown with its pictures",
+            on_click="ignore",
+        )  # fmt: skip
+    elif st.button("Write the report", icon=":material/description:", key="write"):
+        begin("the report", ["study", "--report", str(path.absolute())], name)
+
+
+def begin(title: str, args: list[str], name: str) -> None:
+    """Start a job about a study."""
+    acting(lambda: jobs.start(shelf().folder, title, args, name), f"{plain(title)} is starting")
+    st.rerun()
 
 
 def progress(study: Study) -> None:
@@ -178,17 +164,17 @@ def progress(study: Study) -> None:
 def verdicts(study: Study) -> None:
     """Show the arms' intervals against the control and the noise floor."""
     told, spec = study.told, study.spec
-    rows = studies.rows(study)
+    rows = [row._replace(name=said(row.name)) for row in studies.rows(study)]
     final = told.verdict is not None
     st.markdown("**Verdict**" if final else "**So far**")
     if not rows:
         st.caption("No arm has the three pairs yet that an interval needs.")
         return
-    unit = f"{spec.metric.name}, {spec.metric.unit}"
+    unit, control = f"{spec.metric.name}, {spec.metric.unit}", said(spec.control)
     floor = told.floor.floor if told.floor else 0.0
     st.altair_chart(
-        intervals(rows, f"improvement over {spec.control}, {unit} (right is better)", floor),
-        alt=f"Improvement of every arm over {spec.control}, with intervals and the noise floor",
+        intervals(rows, f"improvement over {control}, {unit} (right is better)", floor),
+        alt=f"Improvement of every arm over {control}, with intervals and the noise floor",
     )
     split = "test split, read once at the end" if final else "validation split, no verdict yet"
     st.caption(
@@ -197,32 +183,81 @@ def verdicts(study: Study) -> None:
     )
 
 
+def none_yet() -> None:
+    """Say what a study is, and offer to set one up."""
+    with st.container(border=True, horizontal_alignment="center", gap="medium"):
+        st.markdown("### No study yet", text_alignment="center")
+        st.markdown(
+            "A study compares ways to train: it measures first how much the control differs from "
+            "itself, pairs arms and control by seed, stops early without losing its error rate, "
+            "and reads the test split once, at the end.",
+            text_alignment="center",
+        )
+        st.page_link(page("new_study"), label="Set up a study", icon=":material/add_circle:")
+
+
+def pick(names: list[str]) -> str:
+    """Let one of the studies be chosen."""
+    wanted = st.query_params.get(STUDY)
+    if wanted and wanted not in names:
+        st.warning(f"There is no study {plain(wanted)} here any more; this is another one.")
+    name = right.selectbox("Study", names, key=STUDY, bind="query-params", filter_mode="contains")
+    return name or names[0]
+
+
+@st.cache_resource(max_entries=KEPT, show_spinner=False)
+def _pseudonyms(path: Path, state: object) -> Naming:
+    return studies.naming(Study.open(path))
+
+
+def opened(path: Path, state: object) -> Study | None:
+    """Read a study; one that is damaged is said to be."""
+    try:
+        study = Study.open(path)
+        if shared():
+            st.session_state[CALLED] = _pseudonyms(path, state)
+    except FedpilotError as error:
+        st.error(
+            f"{plain(str(error))}\n\nNothing can be done with it here. Its runs may be whole: "
+            f"`fedpilot verify` names what was changed of {plain(path.name)}.",
+            title="This study is damaged", icon=":material/broken_image:",
+        )  # fmt: skip
+        return None
+    return study
+
+
+left, right = st.columns([3, 2], vertical_alignment="bottom")
+left.title("Studies", icon=":material/experiment:")
+names = shelf().studies()
+asked_for = jobs.read(shelf().folder / jobs.JOBS / Path(st.query_params.get(JOB, "none")).name)
+if asked_for is not None and asked_for.about not in names:
+    pending.until_there(asked_for, shelf().studies, {"new_study": "Back to the form"})
+    st.stop()
+if asked_for is not None:
+    del st.query_params[JOB]
+    st.query_params[STUDY] = asked_for.about
 if not names:
-    pending.follow(next((j for j in jobs.jobs(shelf().folder) if j.args[:1] == ("study",)), None))
-    with st.container(border=True):
-        st.markdown("### No study yet")
-        begin()
+    none_yet()
     st.stop()
 
-wanted = st.query_params.get(STUDY)
-if wanted and wanted not in names:
-    st.warning(f"There is no study {plain(wanted)} here any more; this is another one.")
-name = right.selectbox("Study", names, key=STUDY, bind="query-params", filter_mode="contains")
-name = name or names[0]
-with st.expander("New study", icon=":material/add_circle:", on_change="rerun", key="new") as new:
-    if new.open:
-        begin()
-last = next((j for j in jobs.jobs(shelf().folder) if j.args[:1] == ("study",)), None)
-pending.follow(last)
-going = bool(last and last.alive)
+name = pick(names)
+path = shelf().path(name)
+job = next((j for j in jobs.jobs(shelf().folder, name) if j.args[:1] == ("study",)), None)
 
 
-@st.fragment(run_every=EVERY if going or studies.is_going(shelf().path(name)) else None)
-def live() -> None:
-    """Show the study, again and again while it goes on."""
-    with problems():
-        show(name)
+def now() -> tuple[object, ...]:
+    """Tell what this page shows."""
+    return *studies.seen(path), job and job.alive
 
 
-live()
-st.page_link(page("runs"), label="All runs", icon=":material/table_rows:")
+# Told before drawing: a study that ends meanwhile is drawn as going on, and has to be drawn anew.
+goes_on = storage.is_locked(path) or (job is not None and job.alive)
+drawn = now()
+study = opened(path, drawn)
+if study is not None:
+    show(study, job)
+with st.container(horizontal=True):
+    st.page_link(page("new_study"), label="New study", icon=":material/add_circle:")
+    st.page_link(page("runs"), label="All runs", icon=":material/table_rows:")
+if goes_on:
+    follow(now, drawn, EVERY, began)
