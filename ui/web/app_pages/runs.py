@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ui.web import export_view, exporting, lift, places, store
+from ui.web.following import follow
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.overview import COLUMNS, rows
 from ui.web.shell import (
     RUN,
     acting,
-    follow,
     nothing_yet,
     page,
     plain,
