@@ -20,7 +20,7 @@ from ui.web.naming import shared
 from ui.web.new_state import MOMENT, ask
 from ui.web.samples import MOST_FIELDS, OF_CLIENTS, OF_DATA, Sample, look, part, shown, stamp
 from ui.web.shell import plain, problems, shelf
-from ui.web.widgets import Filled, Values, draw, grid
+from ui.web.widgets import Filled, Values, draw, folded, grid
 
 TEMPLATES = ("data.prompt", "data.response", "data.text")
 SHOWN = ("data.source", "data.max_tokens", "data.count", "data.examples", *TEMPLATES)
@@ -222,19 +222,17 @@ def clients(filled: Filled, found: Sample | None) -> Values:
     offered = Filled(without(filled.table, strange), filled.id + ".own" * bool(strange), known)
     values: Values = {"data.clients.by": draw(CONTROLS["data.clients.by"], filled)}
     useful = [c for c in mine[1:] if of_use(c, values)]
-    folded = [c for c in useful if c.key.endswith((".min_examples", ".unseen", ".test_key"))]
-    values |= grid([c for c in useful if c not in folded], offered)
-    with st.expander("More about clients, and what is kept for tests"):
-        split = [c for c in CONTROLS.values() if c.table == "data.split"]
-        values |= grid([*folded, *split], offered, 3)
-    return values
+    rare = [c for c in useful if c.key.endswith((".min_examples", ".unseen", ".test_key"))]
+    values |= grid([c for c in useful if c not in rare], offered)
+    split = [c for c in CONTROLS.values() if c.table == "data.split"]
+    more = "More about clients, and what is kept for tests"
+    return values | folded(more, [*rare, *split], offered)
 
 
 def others(filled: Filled) -> Values:
     """Ask for the rest of what is known of data, whatever is declared."""
     rest = [c for c in CONTROLS.values() if c.table == "data" and c.key not in SHOWN]
-    with st.expander("More about text"):
-        return grid([CONTROLS["data.max_tokens"], *rest], filled)
+    return folded("More about text", [CONTROLS["data.max_tokens"], *rest], filled, 2)
 
 
 def held_by(table: Table) -> Mapping[str, Any] | None:

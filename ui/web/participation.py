@@ -121,7 +121,7 @@ def better_alone(found: Iterable[Part]) -> list[Part]:
     return [p for p in both if (p.alone or 0.0) < (p.served or 0.0)]
 
 
-MOST = 1200  # updates in a picture; more are not told apart, and cost a browser seconds
+MOST = 400  # updates in a picture; more are not told apart, and cost a browser seconds
 
 
 def lengths(run: Run, most: int = MOST) -> list[tuple[int, str, float]]:

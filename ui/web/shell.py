@@ -4,12 +4,10 @@ Which run is meant stands in the URL (``?run=NAME``), so that every page can be 
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakKeyDictionary
 
 import streamlit as st
 
@@ -37,16 +35,6 @@ OF = "of"
 BY_STATE: dict[str | type[Any], Callable[[Any], Any]] = {Opened: lambda opened: opened.state}
 """For caches: a run is the same as long as nothing is appended to its journal."""
 KEPT = 16  # states, of whatever runs, of which a cache keeps what was drawn
-SHARE = 0.05  # of a processor core, that tabs which follow a run take together
-LONGEST = 20.0  # seconds between looks, however many tabs there are
-
-
-class Tab:
-    """A browser tab; it ends with its session."""
-
-
-FOLLOWING: WeakKeyDictionary[Tab, float] = WeakKeyDictionary()
-"""Tabs that follow a run -> until when, if they do not look again; seconds of the steady clock."""
 
 
 @st.cache_resource(show_spinner=False)
@@ -225,51 +213,3 @@ def acting(what: Callable[[], object], done: str) -> None:
         st.toast(plain(str(error)), icon=":material/error:", duration="long")
     else:
         st.toast(done, icon=":material/check:")
-
-
-def follow(seen: Callable[[], object], drawn: object, every: float, began: float) -> None:
-    """Draw the page anew once something is not as it was drawn.
-
-    A look draws nothing, so it costs next to nothing however long a run is; how often a tab looks
-    hangs on what drawing the page costs.
-
-    Args:
-        seen: what the page shows, cheap to tell.
-        drawn: the same as it was when drawing began.
-        every: seconds between looks, at least.
-        began: processor time of this thread when drawing began, seconds.
-    """
-    now = time.monotonic()
-    mine = st.session_state.setdefault("tab", Tab())
-    others = sum(until > now for tab, until in list(FOLLOWING.items()) if tab is not mine)
-    wait = pause(time.thread_time() - began, 1 + others, every)
-    fresh = [True]
-
-    @st.fragment(run_every=wait)
-    def look() -> None:
-        FOLLOWING[mine] = time.monotonic() + 2 * wait
-        if fresh:
-            fresh.clear()  # it was drawn a moment ago
-        elif differs(seen, drawn):
-            st.rerun()
-
-    look()
-
-
-def differs(seen: Callable[[], object], drawn: object) -> bool:
-    """Tell whether something is not as it was drawn; what is gone is not."""
-    try:
-        return seen() != drawn
-    except FedpilotError:
-        return True
-
-
-def pause(cost: float, tabs: int, every: float) -> float:
-    """Return how long a tab waits between looks, so that all of them take :data:`SHARE` at most.
-
-    Args:
-        cost: of drawing the page, processor seconds.
-        tabs: that follow a run.
-        every: seconds, at least.
-    """
-    return min(LONGEST, max(every, cost * tabs / SHARE))

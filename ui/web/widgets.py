@@ -55,6 +55,8 @@ NAMES = {
 """Key, or its last part -> what people call it, where that is not the same."""
 
 Values = dict[str, object]
+OPENED = "opened"
+"""Key in the session of the parts that were ever open."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,37 @@ def grid(controls: Iterable[Control], filled: Filled, columns: int = 2) -> Value
         with row.pop(0):
             found[control.key] = draw(control, filled)
     return found
+
+
+def folded(title: str, controls: Iterable[Control], filled: Filled, columns: int = 3) -> Values:
+    """Draw controls in a part that is folded; nothing in it is drawn before it is opened.
+
+    Returns:
+        Their values: of what was never opened, those that it was filled with.
+    """
+    key = f"{filled.id}.{title}"
+    with st.expander(title, key=key, on_change="rerun") as part:
+        if ever_open(key, part.open):
+            return grid(controls, filled, columns)
+    return unseen(controls, filled)
+
+
+def ever_open(key: str, now: bool | None) -> bool:
+    """Tell whether a part was ever open; from then on it is drawn: its widgets hold what was said.
+
+    Args:
+        key: of the part.
+        now: whether it is open now.
+    """
+    opened: set[str] = st.session_state.setdefault(OPENED, set())
+    if now:
+        opened.add(key)
+    return key in opened
+
+
+def unseen(controls: Iterable[Control], filled: Filled) -> Values:
+    """Return the values of controls that were never drawn: those that they are filled with."""
+    return {control.key: held(control, filled.table) for control in controls}
 
 
 def draw(control: Control, filled: Filled) -> object:

@@ -1,9 +1,9 @@
 """How quick the interface is on a long run: python -m tests.ui.browser.speed [--json FILE].
 
 Writes a run of 10,000 records by itself, nothing trained, starts the real server and looks at it
-with Chromium.  Then a small experiment is trained while ten tabs show it and while none does, in
-turn.  Processor times are the operating system's and hold on a machine that does other things;
-wall times do not.
+with Chromium.  Then a small experiment is trained while a window with ten tabs shows it and while
+none does, in turn.  Processor times are the operating system's and hold on a machine that does
+other things; wall times do not.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from playwright.sync_api import Browser
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from tests.ui.browser.served import browsing, looking, serving
+from tests.ui.browser.window import window
 from tests.ui.web.recorded import config, write
 
 ROUNDS, CLIENTS, COHORT = 2500, 1000, 20
@@ -186,13 +187,13 @@ def updates(
 
 
 def beside_training(
-    browser: Browser, address: str, runs: Path, tabs: int, turns: int, rounds: int
+    address: str, runs: Path, tabs: int, turns: int, rounds: int
 ) -> list[dict[str, float]]:
-    """Train while tabs show it, and while none does, in turn.
+    """Train while the tabs of a window show it, one in front of the others, and while none does.
 
     Returns:
-        For every turn: tabs, wall and processor seconds of training a round, and what server and
-        browser took of a core.
+        For every turn: tabs, how many of them are seen, wall and processor seconds of training a
+        round, and what server and browser took of a core.
     """
     (runs.parent / "small.toml").write_text(SMALL)
     words = ["-m", "ui.main", "run", str(runs.parent / "small.toml"), "--out", str(runs / "small")]
@@ -204,16 +205,17 @@ def beside_training(
     found: list[dict[str, float]] = []
     try:
         until_played(runs / "small", 2)  # the first ones warm up
-        for turn in range(2 * turns):
-            # Opened first every other time, so that a machine that tires counts for neither.
-            many = tabs if turn % 4 in (0, 3) else 0
-            eyes = [looking(browser, address) for _ in range(many)]
-            for each in eyes:
-                each.open("/live?run=small")
-            found.append({"tabs": many, **paced(runs / "small", process, address, rounds)})
-            progress(str(found[-1]))
-            for each in eyes:
-                each.page.context.close()
+        with window() as browser:
+            for turn in range(2 * turns):
+                # Opened first every other time, so that a machine that tires counts for neither.
+                many = tabs if turn % 4 in (0, 3) else 0
+                opened = [browser.open(f"{address}/live?run=small") for _ in range(many)]
+                seen = sum(tab.seen() for tab in opened)
+                figures = paced(runs / "small", process, address, rounds)
+                found.append({"tabs": many, "seen": seen, **figures})
+                progress(str(found[-1]))
+                for tab in opened:
+                    tab.close()
     finally:
         process.terminate()
         process.wait(60)
@@ -283,9 +285,7 @@ def main(argv: Sequence[str]) -> int:
                     if "paint" in args.only:
                         found["paint"] = first_paints(browser, address, args.loads)
             if "tabs" in args.only:
-                found["tabs"] = beside_training(
-                    browser, address, runs, args.tabs, args.turns, args.rounds
-                )
+                found["tabs"] = beside_training(address, runs, args.tabs, args.turns, args.rounds)
     text = json.dumps(found, indent=1)
     sys.stdout.write(f"{text}\n")
     if args.json:

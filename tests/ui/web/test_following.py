@@ -4,7 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import pytest
 import streamlit as st
@@ -15,9 +18,10 @@ from federation.runs.run import Run
 from federation.runs.writer import RunWriter
 from tests.ui.web.conftest import Open, words
 from tests.ui.web.recorded import config, record, write
-from ui.web import shell
+from ui.web import following
 from ui.web.charts import curves, lanes
-from ui.web.shell import LONGEST, SHARE, pause
+from ui.web.following import LONGEST, SHARE, pause
+from ui.web.store import Shelf
 
 OF_A_ROUND = 4  # records
 UPDATE = 0.45  # processor seconds; an update of 10,000 records takes 0.18
@@ -93,7 +97,9 @@ def test_pictures_of_a_long_run_hold_as_many_points_as_those_of_a_short_one(
 ) -> None:
     going_on(600)
     run = Run.open(runs / "one")
-    assert len(curves.loss_frame(run)) == 400
+    assert len(curves.loss_frame(run)) == curves.MOST
+    assert len(curves.line_frame(run)) == curves.MOST + curves.DOTS
+    assert len(curves.metric_frame(run, "nll")) <= curves.DOTS + 2  # and the base model, a line
     marks = curves.decision_frame(run)
     assert len(marks) == curves.MARKED and list(marks["round"]) == sorted(marks["round"])
     assert marks["round"].iloc[-1] == max(run.history.rounds) + 1  # the newest are marked
@@ -124,6 +130,7 @@ def test_a_page_is_drawn_anew_when_something_changed_and_at_no_other_time(
 ) -> None:
     looks: list[Callable[[], None]] = []
     drawn_anew: list[bool] = []
+    asked = SimpleNamespace(look=False)
 
     def fragment(run_every: float) -> Callable[[Callable[[], None]], Callable[[], None]]:
         return lambda look: looks.append(look) or look
@@ -131,17 +138,46 @@ def test_a_page_is_drawn_anew_when_something_changed_and_at_no_other_time(
     monkeypatch.setattr(st, "fragment", fragment)
     monkeypatch.setattr(st, "rerun", lambda: drawn_anew.append(True))
     monkeypatch.setattr(st, "session_state", {})
+    monkeypatch.setattr(following, "clock", lambda **how: asked)
     path = record(runs / "one")
-    opened = shell.Shelf(runs)
+    opened = Shelf(runs)
     state = opened.open("one").state
-    shell.follow(lambda: opened.open("one").state, state, 1.0, time.thread_time())
+    following.follow(lambda: opened.open("one").state, state, 1.0, time.thread_time())
     (look,) = looks
+    asked.look = True
     look()
     assert not drawn_anew
     with RunWriter.reopen(path) as writer:
         write(writer, config(9), 7)
+    asked.look = False  # a tab that nobody sees
+    look()
+    assert not drawn_anew
+    asked.look = True
     look()
     assert drawn_anew == [True]
+
+
+def test_tabs_that_nobody_sees_are_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, runs: Path
+) -> None:
+    waits: list[float] = []
+    now = 0.0
+
+    def clock(**how: Any) -> SimpleNamespace:
+        waits.append(how["data"]["seconds"])
+        return SimpleNamespace(look=False)
+
+    monkeypatch.setattr(st, "fragment", lambda run_every: lambda look: look)
+    monkeypatch.setattr(following, "clock", clock)
+    monkeypatch.setattr(following, "FOLLOWING", WeakKeyDictionary())
+    monkeypatch.setattr(following.time, "monotonic", lambda: now)
+    sessions = [{}, {}]
+    for session in sessions:
+        monkeypatch.setattr(st, "session_state", session)
+        following.follow(lambda: 0, 0, 1.0, time.thread_time() - 0.1)
+    now = 2 * LONGEST  # nobody looked meanwhile
+    following.follow(lambda: 0, 0, 1.0, time.thread_time() - 0.1)
+    assert waits == pytest.approx([0.1 / SHARE, 0.2 / SHARE, 0.1 / SHARE], rel=0.1)
 
 
 @pytest.mark.parametrize("page", ["live", "decisions"])
@@ -150,7 +186,7 @@ def test_a_run_that_ends_while_it_is_drawn_is_followed_to_its_end(
 ) -> None:
     """What was drawn as going on has to be drawn anew, though it has ended by then."""
     followed: list[str] = []
-    monkeypatch.setattr(shell, "follow", lambda seen, *rest: followed.append(page))
+    monkeypatch.setattr(following, "follow", lambda seen, *rest: followed.append(page))
     cfg = config(9)
     writer = RunWriter.create(runs / "one", cfg.model_dump_json())
     with patch("os.fsync"):

@@ -15,8 +15,8 @@ from tests.ui.web.conftest import Open, words
 from tests.ui.web.made_uinew import instead
 from tests.ui.web.recorded import config, record, write
 from ui.web import actions, jobs, places
+from ui.web.following import differs
 from ui.web.jobs import Job
-from ui.web.shell import differs
 from ui.web.store import Shelf, tag, tags
 
 

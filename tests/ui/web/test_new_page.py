@@ -3,7 +3,7 @@
 import json
 import time
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from streamlit.testing.v1 import AppTest
 from federation.config import Config
 from tests.ui.web.made_uinew import APP, instead, recorded
 from ui.web import jobs
+from ui.web.draft import SECTIONS
 from ui.web.jobs import Job
 
 Open = Callable[..., AppTest]
@@ -20,13 +21,17 @@ Open = Callable[..., AppTest]
 
 @pytest.fixture
 def open_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
-    """Open the page on an empty folder of runs, as soon as its questions were answered."""
+    """Open the page on an empty folder of runs, as soon as its questions were answered.
+
+    Parts of the form are drawn as if a person had looked at them before.
+    """
     monkeypatch.setenv("FEDPILOT_RUNS", str(tmp_path))
     instead(monkeypatch)
     st.cache_resource.clear()
 
-    def opened(**query: str) -> AppTest:
+    def opened(parts: Iterable[str] = (*SECTIONS, "More about text"), **query: str) -> AppTest:
         app = AppTest.from_file(str(APP), default_timeout=60)
+        app.session_state["opened"] = {f"new1.{name}" for name in parts}
         app.switch_page(str(APP.parent / "app_pages" / "new.py"))
         for name, value in query.items():
             app.query_params[name] = value
@@ -288,3 +293,36 @@ def test_a_made_up_set_stands_beside_the_data_of_a_run(open_new, tmp_path, monke
     own = open_new(**{"made-up": "one", "how": "extra"})
     assert tomllib.loads(toml(own))["data"]["extra"] == str(folder / "set.jsonl")
     assert own.error and own.button("start").disabled  # whose data they are beside is not named
+
+
+def looked_through(app: AppTest) -> int:
+    """Look at every part of the form, and at all that is folded there; return how much that is."""
+    seen = 0
+    for section in SECTIONS.values():
+        app.session_state["new-tabs"] = f"{section.icon} {section.title}"
+        looked(app)
+        folded = [part.label for part in app.expander]
+        for name in folded[seen:]:
+            app.session_state[f"new1.{name}"] = True
+            looked(app)
+        seen = len(folded)
+    return seen
+
+
+LIKE = [
+    {},
+    {"engine": {"token_budget": 4096}, "seed": 7, "upload": {"bits": 8}},
+    {"pilot": {"policy": "human", "selection": {"fairness": 2}, "shadows": ["fixed"]}},
+    {"pilot": {"policy": "plateau", "bounds": {"lr": [0.001, 0.1]}, "max_client_steps": 50}},
+    {"algorithm": {"name": "fedprox", "mu": 0.5}, "schedule": {"kind": "cosine"}},
+]
+
+
+@pytest.mark.parametrize("table", LIKE)
+def test_what_nobody_looked_at_counts_as_if_somebody_had(open_new, tmp_path, table):
+    recorded(tmp_path / "old", Config.from_table(table))
+    app = open_new(parts=(), like="old")
+    before, drawn = toml(app), len(app.number_input)
+    assert looked_through(app) > 8
+    assert len(app.number_input) > 5 * drawn
+    assert toml(app) == before

@@ -47,7 +47,7 @@ def test_the_table_is_drawn_anew_only_when_something_went_on(
 ) -> None:
     followed: list[tuple[Callable[[], object], object]] = []
     monkeypatch.setattr(
-        "ui.web.shell.follow", lambda seen, drawn, *_: followed.append((seen, drawn))
+        "ui.web.following.follow", lambda seen, drawn, *_: followed.append((seen, drawn))
     )
     record(runs / "over")
     open_page()

@@ -11,10 +11,11 @@ from federation.runs.run import Run
 from ui.web import asking, decided
 from ui.web.decided import Row
 from ui.web.decisions_view import pictures, rows_of
+from ui.web.following import follow
 from ui.web.jobs import jobs
 from ui.web.language import SOURCES
 from ui.web.one_decision import fact_wanted, interval, one
-from ui.web.shell import RUN, follow, page, pick_run, plain, shelf
+from ui.web.shell import RUN, page, pick_run, plain, shelf
 from ui.web.store import Opened
 
 EVERY = 2.0  # seconds between looks at a run that goes on

@@ -10,6 +10,7 @@ from federation.runs import inbox
 from federation.runs.folder import BASELINES
 from ui.web import actions, export_view, exporting, jobs, pending
 from ui.web.figures import progress, seconds_text
+from ui.web.following import follow
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
 from ui.web.live_view import numbers, pictures
@@ -20,7 +21,6 @@ from ui.web.shell import (
     RUN,
     acting,
     badge,
-    follow,
     page,
     pick_run,
     plain,
@@ -31,7 +31,7 @@ from ui.web.shell import (
 )
 from ui.web.store import Opened
 
-EVERY = 1.0  # seconds between looks at a run that goes on
+EVERY = 2.0  # seconds between looks at a run that goes on
 began = time.thread_time()
 
 

@@ -25,7 +25,7 @@ from ui.web.draft import (
 from ui.web.forms import Control, got, of_use
 from ui.web.new_state import MOMENT, ask, draft, fill, keep, start_anew
 from ui.web.shell import plain, problems, shelf
-from ui.web.widgets import Filled, Values, draw, grid
+from ui.web.widgets import Filled, Values, draw, ever_open, folded, grid, unseen
 
 ICON = ":material/add_circle:"
 FOLDED = {
@@ -40,6 +40,8 @@ FOLDED = {
     "evaluation": "More about evaluation",
     "engine": "The engine on this machine",
     "pilot": "More about the pilot: budgets, fallbacks, shadows",
+    "pilot.selection": "More about choosing clients",
+    "pilot.synthetic": "More about rows that are made up",
 }
 asked: "list[Future[Answer]]" = []
 
@@ -76,6 +78,9 @@ def decoded(data: bytes) -> str:
 def section(name: str, filled: Filled, values: Values) -> None:
     """Draw a part of the form: what most people want first, the rest folded, table by table."""
     mine = [c for c in configuration() if section_of(c) == name and c.key not in values]
+    if not ever_open(f"{filled.id}.{name}", tabs[name].open):
+        values |= unseen(mine, filled)
+        return
     common = [c for c in mine if c.key in SECTIONS[name].common]
     for table in SECTIONS[name].tables:
         group(table, [c for c in common if c.table == table], filled, values)
@@ -83,8 +88,7 @@ def section(name: str, filled: Filled, values: Values) -> None:
         rest = [c for c in mine if c.table == table and c not in common]
         useful = [c for c in rest if of_use(c, values)]
         if useful:
-            with st.expander(FOLDED.get(table, table)):
-                values |= grid(useful, filled, 3)
+            values |= folded(FOLDED.get(table, table), useful, filled)
 
 
 def group(table: str, common: list[Control], filled: Filled, values: Values) -> None:
@@ -118,6 +122,10 @@ def algorithm(filled: Filled, values: Values) -> None:
 
 def pilot(filled: Filled, values: Values) -> tuple[bool, list[str]]:
     """Ask whether a pilot decides, how far it may go, and what else it may do."""
+    if not ever_open(f"{filled.id}.pilot", tabs["pilot"].open):
+        section("pilot", filled, values)
+        there = [part for part in PARTS if got(filled.table, part) is not None]
+        return bool(got(filled.table, "pilot")), there
     on = st.toggle(
         "A pilot decides every round", bool(got(filled.table, "pilot")),
         key=f"{filled.id}-pilot", persist_state="session",
@@ -140,8 +148,8 @@ def switched(part: str, filled: Filled, values: Values) -> bool:
         persist_state="session", help=f"{help}  \n`{part}`",
     )  # fmt: skip
     if on:
-        with st.expander("More about it"):
-            values |= grid([c for c in configuration() if c.table == part], filled, 3)
+        mine = [c for c in configuration() if c.table == part]
+        values |= folded(FOLDED[part], mine, filled)
     return bool(on)
 
 
@@ -169,7 +177,8 @@ values: Values = {}
 form, side = st.columns([3, 2], gap="large")
 with form:
     titles = [f"{section.icon} {section.title}" for section in SECTIONS.values()]
-    tabs = dict(zip(SECTIONS, st.tabs(titles), strict=True))
+    shown = st.tabs(titles, key="new-tabs", on_change="rerun")
+    tabs = dict(zip(SECTIONS, shown, strict=True))
 faults = {name: tab.empty() for name, tab in tabs.items()}
 modules = st.session_state.get("new-modules", [])
 offers = {"adapter.targets": ["all-linear", *modules], "model.base": ["nano"]}
@@ -215,7 +224,8 @@ if config is not None and not error:
     sizes = answer or {}
     if sizes.get("modules") and sizes["modules"] != modules:
         st.session_state["new-modules"] = sizes["modules"]
-        st.rerun()
+        if ever_open(f"{id}.model", None):  # they are offered there
+            st.rerun()
 if error:
     faults[section_named(error)].error(plain(error), icon=":material/error:")
 

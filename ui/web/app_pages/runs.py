@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from ui.web import export_view, exporting, lift, places, store
+from ui.web.following import follow
 from ui.web.jobs import jobs
 from ui.web.language import STATUSES
 from ui.web.new_state import LIKE
@@ -15,7 +16,6 @@ from ui.web.shell import (
     OF,
     RUN,
     acting,
-    follow,
     nothing_yet,
     page,
     plain,

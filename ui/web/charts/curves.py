@@ -17,8 +17,9 @@ from ui.web.naming import NAMES, Naming
 Picture = alt.LayerChart | alt.FacetChart
 TRAINING, TESTED = "in training", "on everybody's test"
 LINES = {TRAINING: ("#8A7BB8", [1, 0]), TESTED: (SUBJECTS["federated"].hue, [5, 3])}
-MARKED = 150  # newest decisions that are marked
-MOST = 400  # points of a line; more are not seen, and cost
+MARKED = 100  # newest decisions that are marked
+MOST = 300  # points of a line; more are not seen, and cost
+DOTS = 60  # points of a line that are marks of their own
 
 
 def loss_frame(run: Run) -> pd.DataFrame:
@@ -92,7 +93,7 @@ def line_frame(run: Run) -> pd.DataFrame:
     """Return the points of both lines: round, value, of which line."""
     series = training_loss(run)
     rows = [(r, series[r], TRAINING) for r in thinned(list(series), MOST)]
-    rows += [(r, value, TESTED) for r, value in measured(run, "nll").items()]
+    rows += [(r, value, TESTED) for r, value in thinned(list(measured(run, "nll").items()), DOTS)]
     return pd.DataFrame(rows, columns=["round", "value", "of"])
 
 
@@ -122,7 +123,8 @@ def height_of(values: Iterable[float]) -> alt.Scale:
 def metric_frame(run: Run, metric: str) -> pd.DataFrame:
     """Return a figure on everybody's test by rounds done, with what it is compared to."""
     own = own_subject_of(run)
-    rows = [(r, v, SUBJECTS[own].word) for r, v in measured(run, metric).items()]
+    tested = thinned(list(measured(run, metric).items()), DOTS)
+    rows = [(r, v, SUBJECTS[own].word) for r, v in tested]
     last = max((r for r, _, _ in rows), default=len(run.history.rounds))
     figures = run.evaluation
     for subject in SUBJECTS:
