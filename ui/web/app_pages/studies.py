@@ -12,6 +12,7 @@ from federation.runs import storage
 from ui.web import jobs, pending, studies
 from ui.web.charts.intervals import intervals
 from ui.web.charts.studies import curve_frame, curves
+from ui.web.following import follow
 from ui.web.jobs import Job
 from ui.web.language import STATUSES
 from ui.web.naming import Naming, shared
@@ -23,7 +24,6 @@ from ui.web.shell import (
     acting,
     badge,
     called,
-    follow,
     page,
     plain,
     shelf,
