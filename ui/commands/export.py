@@ -44,7 +44,10 @@ def write(run: Run, out: Path, round: int | None, *, whole: bool) -> int:
     files = checkpoint_files(run.path, run.history)
     kept = [n + 1 for n, file in files.items() if file.exists()]
     if round is None and run.status != "finished":
-        raise ConfigError(f"{run.path} is not finished: name a round with --round; it has {kept}")
+        raise ConfigError(
+            f"{run.path} is not finished: finish it with fedpilot resume {run.path}, or name one of"
+            f" its rounds {kept} with --round"
+        )
     round = round or run.history.last_round + 1
     if round not in kept:
         raise ConfigError(f"{run.path} keeps no state of round {round}; it has {kept}")
