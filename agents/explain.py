@@ -1,24 +1,18 @@
 """What happened in a round, in sentences whose every number is checked against the record.
 
-A claim cites facts.  A number in its text must be the value of a cited fact or the difference of
-two, written to the digits shown; a sentence that states another number is refused.  What caused a
-change is called a hypothesis, unless a what-if in the journal has tested it.  Sentences on what-ifs
-tell no client's name, and no change of fewer clients than may be told of.
+What caused a change is called a hypothesis, unless a what-if in the journal has tested it.
+Sentences on what-ifs tell no client's name, and no change of fewer clients than may be told of.
 """
 
 import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import permutations
+from collections.abc import Iterator, Mapping
 from statistics import fmean
-from typing import Literal
-
-from pydantic import BaseModel, Field
 
 from agents.canary import told
+from agents.claims import NUMBER, Claim, unsupported
 from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_undoing
 from agents.filling import Filling, of_details
-from agents.knobs import KNOBS, RECORD
+from agents.knobs import KNOBS
 from federation.errors import ConfigError
 from federation.kindred import spoilers
 from federation.runs.records import (
@@ -31,62 +25,7 @@ from federation.runs.records import (
 from federation.runs.run import History
 from federation.specs import lower_first
 
-Kind = Literal["change", "no_change", "risk", "decision", "hypothesis", "tested"]
 MOST_WORDS = 280  # characters of a reason that an explanation repeats
-NUMBER = re.compile(r"(?<![\w@.])-?\d+(?:\.\d+)?(?:e-?\d+)?(?![\w@])")
-
-
-class Claim(BaseModel):
-    """One sentence about a round and the facts it rests on.
-
-    Attributes:
-        kind: what sort of statement it is.
-        text: the sentence.
-        cites: ids of facts.
-    """
-
-    model_config = RECORD
-
-    kind: Kind
-    text: str = Field(max_length=400)
-    cites: tuple[str, ...]
-
-
-def unsupported(claim: Claim, facts: Mapping[str, Fact]) -> list[str]:
-    """List what a claim states and the record does not say; empty if it checks out."""
-    return unfounded(NUMBER.findall(claim.text), claim.cites, facts)
-
-
-def unfounded(numbers: Iterable[str], cites: Iterable[str], facts: Mapping[str, Fact]) -> list[str]:
-    """List cited ids that are no facts, and numbers that are in none of the cited facts.
-
-    Args:
-        numbers: as they are written.
-        cites: ids.
-        facts: what is known, by id.
-    """
-    cites = tuple(cites)
-    unknown = [f"{cited} is no fact" for cited in cites if cited not in facts]
-    values = [facts[cited].value for cited in cites if cited in facts]
-    rounds = {facts[cited].round for cited in cites if cited in facts}
-    known = [*values, *(a - b for a, b in permutations(values, 2))]
-    known += [r + 1 for r in rounds if r is not None]
-    wrong = [
-        f"{number} is in no cited fact"
-        for number in numbers
-        if not any(shows(number, value) for value in known)
-    ]
-    return unknown + wrong
-
-
-def shows(number: str, value: float) -> bool:
-    """Tell whether a written number is a value, to the digits written."""
-    if "e" in number:
-        digits = len(number.split("e")[0].replace("-", "").replace(".", ""))
-        return float(f"{value:.{digits}g}") == float(number)
-    places = len(number.partition(".")[2])
-    return float(f"{value:.{places}f}") == float(number)
-
 
 Explained = tuple[list[Claim], dict[str, Fact]]
 """Claims, and the facts they cite by id."""
@@ -440,8 +379,3 @@ def of_contributions(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
 def worded(reason: str) -> str:
     """Keep a reason's words and leave out its numbers, which belong to no fact of this round."""
     return NUMBER.sub("some", reason)[:MOST_WORDS] or "no reason given"
-
-
-def as_text(claims: Iterable[Claim]) -> str:
-    """Join claims into a paragraph."""
-    return " ".join(claim.text for claim in claims)

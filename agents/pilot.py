@@ -15,8 +15,9 @@ from pydantic import JsonValue
 
 from agents import asking
 from agents.canary import CAUTIOUS, how_many, is_far, is_first_of_model, judged, moved
+from agents.claims import as_text
 from agents.cohorts import Choices
-from agents.explain import as_text, of_record
+from agents.explain import of_record
 from agents.facts import Fact, Observation
 from agents.filling import DETAIL, Filling
 from agents.guard import Ruling, client_steps, rule_on

@@ -14,8 +14,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from agents.claims import Claim
 from agents.copilot.records import KINDS as CHAT
-from agents.explain import Claim
 from agents.facts import Fact, Observation
 from agents.filling import Filling
 from agents.guard import Ruling

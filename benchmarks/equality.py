@@ -1,14 +1,16 @@
 """Whether two systems did the same work.
 
 In float32 adapters and losses must agree to 1e-4.  Two bfloat16 implementations cannot agree so
-closely; there each system's losses are compared with the float32 losses, and ours may be at most
-twice as far from them as the PEFT loop is.
+closely; there each system is compared with float32, and ours may be at most twice as far from it as
+PEFT loops in bfloat16 are in the median: which of them is fastest is chance and must not decide.
 
 Shape suffixes: C clients, P flat parameters.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from safetensors.torch import load_file
@@ -98,16 +100,21 @@ def check_float32(name: str, found: Deviation) -> None:
         )
 
 
-def check_bfloat16(name: str, found: Deviation, peer: Deviation) -> None:
-    """Refuse a bfloat16 result further from float32 than twice what the PEFT loop's is.
+def check_bfloat16(name: str, found: Deviation, peers: Sequence[Deviation]) -> None:
+    """Refuse a bfloat16 result further from float32 than twice what PEFT loops usually are.
+
+    Args:
+        name: of our system.
+        found: how far it is from float32.
+        peers: how far PEFT loops in bfloat16 are, at least one.
 
     Raises:
         OtherWork: saying how far both are.
     """
     for what in ("loss", "change"):
-        ours, theirs = getattr(found, what), getattr(peer, what)
+        ours, theirs = getattr(found, what), median(getattr(peer, what) for peer in peers)
         if not ours <= max(BFLOAT16_FACTOR * theirs, TOLERANCE):
             raise OtherWork(
-                f"{name}: its {what} is {ours:.1e} away from float32's, the PEFT loop's "
+                f"{name}: its {what} is {ours:.1e} away from float32's, PEFT loops' in the median "
                 f"{theirs:.1e} (allowed: {BFLOAT16_FACTOR:g} times that)"
             )

@@ -262,7 +262,8 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         judge=judge(setup, writer),
         watch=watch,
         rebuilt=setup.rebuilt,
-        first=setup.params,
+        # Under noise nothing is told of single reports: no account would have it.
+        first=None if setup.config.upload.noise is not None else setup.params,
     )
     data, facts = setup.data.corpus.digest, beginnings(setup)
     if writer.history.start is None:

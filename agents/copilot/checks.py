@@ -9,8 +9,8 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping
 
+from agents.claims import unfounded
 from agents.copilot.records import Doubt
-from agents.explain import unfounded
 from agents.facts import Fact
 
 ID = re.compile(r"(?<![\w@])[a-z][a-z0-9_]*@[0-9]+(?![\w@])")

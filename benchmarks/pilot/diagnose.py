@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from agents.explain import NUMBER, Claim, explained, unsupported
+from agents.claims import NUMBER, Claim, unsupported
+from agents.explain import explained
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import f1, wilson, written
 from benchmarks.pilot.simulate import Planted

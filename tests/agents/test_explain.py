@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.explain import NUMBER, Claim, as_text, explained, unsupported
+from agents.claims import NUMBER, Claim, as_text, unsupported
+from agents.explain import explained
 from federation.errors import ConfigError
 from federation.runs.records import (
     ContributionsRecord,

@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from agents.claims import unsupported
 from agents.experiment import replay, resume, run_experiment
-from agents.explain import explained, unsupported
+from agents.explain import explained
 from agents.filling import Filling, filling_of, of_details
 from agents.spec import PilotSpec
 from agents.synthesis import gate

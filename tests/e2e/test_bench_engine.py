@@ -114,16 +114,18 @@ def test_bfloat16_stays_near_float32(work: Work, plain: Result, adapter: str) ->
     peer = Peer.model_validate({"dtype": "bfloat16", "adapter": adapter})
     theirs = judge(work, plain)(peer, result(work, peer))
     ours = judge(work, plain)(LOW, result(work, LOW))
-    check_bfloat16(LOW.name, ours, theirs)
+    check_bfloat16(LOW.name, ours, [theirs])
     assert 0 < ours.change < 0.5
 
 
 def test_bfloat16_twice_as_far_is_caught() -> None:
     peer = Deviation(adapter=1e-3, loss=1e-3, loss_max=1e-3, change=0.1)
-    check_bfloat16("ours", replace(peer, loss=1.9e-3, change=0.19), peer)
-    for far in ({"loss": 2.1e-3}, {"change": 0.21}, {"loss": float("nan")}):
-        with pytest.raises(OtherWork):
-            check_bfloat16("ours", replace(peer, **far), peer)
+    peers = [replace(peer, loss=5e-4, change=0.05), peer, replace(peer, loss=9e-3, change=0.3)]
+    for some in ([peer], peers, peers[::-1]):  # in the median, whatever their order
+        check_bfloat16("ours", replace(peer, loss=1.9e-3, change=0.19), some)
+        for far in ({"loss": 2.1e-3}, {"change": 0.21}, {"loss": float("nan")}):
+            with pytest.raises(OtherWork):
+                check_bfloat16("ours", replace(peer, **far), some)
 
 
 def measured(system: System, seconds: list[float], change: float = 0.0) -> Measured:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from agents.explain import Claim
+from agents.claims import Claim
 from agents.facts import fact
 from benchmarks.pilot import command, report
 from benchmarks.pilot import table as runs
@@ -310,7 +310,7 @@ def test_a_mutated_claim_states_another_number_and_is_refused():
     claim = Claim(kind="change", text="Round 2: training loss 0.584 nats.", cites=("loss@1",))
     (changed,) = mutations(claim)
     assert changed.text == "Round 2: training loss 5.584 nats."
-    from agents.explain import unsupported
+    from agents.claims import unsupported
 
     assert not unsupported(claim, facts) and unsupported(changed, facts)
     assert Checked(numbers=4, wrong=1).precision == 0.75

@@ -188,3 +188,12 @@ def test_a_run_tells_who_copies_and_tells_the_same_when_it_goes_on(world, tmp_pa
     with RunWriter.reopen(tmp_path / "parts") as writer:
         played(setup, writer, 5 - first, lazy.before)
     assert [x.idle for x in Run.open(tmp_path / "parts").history.rounds.values()] == whole
+
+
+def test_under_noise_nothing_is_told_of_single_reports(world, tmp_path):
+    private = ["upload.clip=1.0", "upload.noise=0.5"]
+    config = Config.from_toml(world.config, ["rounds=3", "cohort.size=5", *private])
+    setup = set_up(config, None, world.folder / "cache")
+    with RunWriter.create(tmp_path / "run", config.model_dump_json()) as writer:
+        played(setup, writer, 3)
+    assert [x.idle for x in Run.open(tmp_path / "run").history.rounds.values()] == [{}] * 3

@@ -3,7 +3,8 @@
 from argparse import Namespace
 from typing import Any
 
-from agents.explain import Claim, as_text, explained
+from agents.claims import Claim, as_text
+from agents.explain import explained
 from federation.errors import ConfigError
 from federation.runs.run import Run
 from ui.tables import print_json
