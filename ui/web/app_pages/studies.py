@@ -10,7 +10,7 @@ from agents.study.ledger import Study
 from federation.errors import FedpilotError
 from federation.runs import storage
 from ui.web import jobs, pending, studies
-from ui.web.charts.intervals import intervals
+from ui.web.charts.intervals import Row, intervals
 from ui.web.charts.studies import curve_frame, curves
 from ui.web.following import follow
 from ui.web.jobs import Job
@@ -176,11 +176,19 @@ def verdicts(study: Study) -> None:
         intervals(rows, f"improvement over {control}, {unit} (right is better)", floor),
         alt=f"Improvement of every arm over {control}, with intervals and the noise floor",
     )
+    for row in rows:  # in words, too: a picture is read by nobody who cannot see it
+        st.markdown(f"**{plain(row.name)}: {row.verdict}**, {in_words(row)}")
     split = "test split, read once at the end" if final else "validation split, no verdict yet"
     st.caption(
         f"Lines: intervals, right together in {1 - spec.alpha:.0%} of studies. Dots: single pairs. "
         f"Grey band: the noise floor, ± {floor:.4g}. Figures of the {split}."
     )
+
+
+def in_words(row: Row) -> str:
+    """Write a difference with its interval, and why it is judged as it is."""
+    ends = "" if row.low is None else f" [{row.low:.4g}, {row.high:.4g}]"
+    return f"{row.mean:.4g}{ends}" + (f": {plain(row.said)}" if row.said else "")
 
 
 def none_yet() -> None:
