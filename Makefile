@@ -31,11 +31,9 @@ ui: $(STAMP)  ## the interface, in a browser
 test: $(STAMP)  ## all tests but the slow ones
 	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q -m "not slow and not browser"
 
-# One run of the study's test in nine waited too long, cause unknown: what fails is asked once more, and said.
 test-ui: $(STAMP)  ## the interface in a real browser; installs Debian's chromium where it is missing
 	command -v chromium >/dev/null || (apt-get update -q && apt-get install -qy --no-install-recommends chromium)
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/ui/browser || \
-		{ echo "once more, what failed:"; HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser --last-failed tests/ui/browser; }
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -q -m browser tests/ui/browser
 
 test-all: $(STAMP)  ## all tests
 	FLWR_TELEMETRY_ENABLED=0 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist loadfile -q

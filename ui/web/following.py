@@ -17,7 +17,7 @@ SHARE = 0.05  # of a processor core of the server, that tabs which follow a run 
 DRAWING = 0.02  # of a processor core of the browser, that drawing what is new takes
 REST = 6.0  # seconds that it rests after drawing, at most
 LONGEST = 20.0  # seconds between looks, however many tabs there are
-AGAIN = 600.0  # seconds; a tab that asks by itself, if seldom, goes on with a server that is new
+AGAIN = 60.0  # seconds after which the clock is wound up anew, should it ever have stopped
 
 CLOCK = """
 // Asks for a look every so many seconds while the tab is seen, and at once when it is seen again;
