@@ -92,8 +92,9 @@ def read(runs: Path, name: str) -> MadeSet:
     rows = next((file for file in places if file.is_file()), None)
     earlier = tuple(card_in(files).get("gate") or {} for files in judged[:-1])
     job = job_of(runs, folder)
-    if job is not None and job.alive:
-        return MadeSet(folder, card, rows, "judging" if card else "making", job.said, earlier)
+    if job is not None and job.alive and not delivered(job, folder, card):
+        status = "judging" if "--gate" in job.args else "making"
+        return MadeSet(folder, card, rows, status, job.said, earlier)
     refused = card.get("gate") and not card["gate"]["admitted"]
     # A command that finds a set rejected ends as one that failed, and says what the card says.
     failed = job is not None and job.code not in (0, None) and not spoke(job, folder)
@@ -117,6 +118,11 @@ def verdicts(folder: Path) -> list[Files]:
     while card_in(files := judged_in(folder, len(found) + 1)):
         found.append(files)
     return found
+
+
+def delivered(job: Job, folder: Path, card: Mapping[str, Any]) -> bool:
+    """Tell whether what a job was started for is there, though its process may not have ended."""
+    return spoke(job, folder) if "--gate" in job.args else bool(card)
 
 
 def spoke(job: Job, folder: Path) -> bool:

@@ -127,6 +127,20 @@ def test_the_gate_gets_the_same_rows_and_has_the_last_word(tmp_path, started, ca
     assert made_sets.read(tmp_path, "one").status == "rejected"
 
 
+def test_what_is_there_counts_though_its_process_has_not_ended(tmp_path, started, card):
+    made_sets.begin(tmp_path, "one", TABLE, Order())
+    folder = tmp_path / ".data" / "one"
+    (folder / "set.jsonl").write_text(card["rows_text"])
+    (folder / "set.card.json").write_text(json.dumps(card))
+    made = made_sets.read(tmp_path, "one")
+    assert made.status == "made"
+    made_sets.judge(tmp_path, made, made_sets.demo_gate("exact_match"))
+    assert made_sets.read(tmp_path, "one").status == "judging"
+    (folder / "gated.jsonl").write_text(card["rows_text"])
+    (folder / "gated.card.json").write_text(json.dumps(card | {"gate": GATE}))
+    assert made_sets.read(tmp_path, "one").status == "admitted"
+
+
 def test_a_gate_that_was_stopped_can_be_asked_again(tmp_path, started, card):
     made = begun(tmp_path, card)
     job = made_sets.judge(tmp_path, made, made_sets.demo_gate("nll"))
