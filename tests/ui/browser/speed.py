@@ -162,8 +162,8 @@ def updates(
     """Let the run go on while one tab shows a page.
 
     Returns:
-        Page -> processor seconds of the server: for each update, from the record to the drawn page
-        with all looks between; and a second, while nothing happens.
+        Page -> processor seconds: of the server for each update, from the record to the drawn page
+        with all looks between, and a second, while nothing happens; of the browser for each update.
     """
     server, found, cfg = server_on(address), {}, config(2 * ROUNDS)
     for name, words in FOLLOWING.items():
@@ -173,14 +173,15 @@ def updates(
         used = Used(server)
         time.sleep(idle)
         still = used.share()
-        spent = []
+        spent, drawn = [], []
         for _ in range(times):
-            used = Used(server)
+            used, browsers = Used(server), Used(chromium)
             write(writer, cfg, writer.next_round + 1, CLIENTS, COHORT)
             eyes.until(words.format(writer.next_round), 120)
             eyes.settled()
             spent.append(used.seconds())
-        found[name] = {"update": spent, "idle": still}
+            drawn.append(browsers.seconds())
+        found[name] = {"update": spent, "idle": still, "browser": drawn}
         progress(f"{name}: {found[name]}")
         eyes.page.context.close()
     return found
