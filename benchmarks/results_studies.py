@@ -98,7 +98,7 @@ class Study:
             source: file of the rows.
             values: tuned quantities by key.
         """
-        from federation.experiment import baseline_config
+        from federation.baselines import baseline_config
 
         table = copy.deepcopy(dict(self.table))
         tuned = (f"{key}={value!r}" for key, value in values.items())

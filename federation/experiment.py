@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from federation.algorithms.algorithm import Algorithm
-from federation.cohort.devices import DevicesSpec
+from federation.baselines import as_baseline
+from federation.bits import start_record
 from federation.cohort.planner import Planner, RulePlanner
-from federation.cohort.selection import CohortSpec, check_population
-from federation.config import AlgorithmSpec, Config
+from federation.cohort.selection import check_population
+from federation.config import Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
 from federation.data.splits import not_judged
 from federation.errors import ConfigError
@@ -31,7 +32,7 @@ from federation.runs.peft_files import save_adapter
 from federation.runs.records import EvaluationRecord, Record, RoundRecord, WarningRecord
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter, refuse_used
-from federation.session import Judge, Session, Watch, ending, start_record
+from federation.session import Judge, Session, Watch, ending
 from federation.specs import LoRASpec
 from federation.training.base import Base, check_sequences, hash_of, load_base
 from federation.training.build import (
@@ -140,7 +141,7 @@ def set_up(
 
 
 def beginnings(setup: Setup) -> dict[str, str]:
-    """Hash what a run begins from and reads again when it goes on (session.BEGINNINGS)."""
+    """Hash what a run begins from and reads again when it goes on (bits.BEGINNINGS)."""
     facts = {"model": setup.base.digest}
     if isinstance(setup.config.adapter, LoRASpec) and setup.config.adapter.start is not None:
         facts["start"] = hash_of(setup.params)
@@ -338,49 +339,12 @@ def finish(setup: Setup, session: Session) -> None:
 
 
 def export(setup: Setup, state: Tree, run: Path) -> None:
-    """Write the global model of a run: a PEFT adapter, or a folder of all weights."""
+    """Write the global adapter of a run as PEFT has it; other models have none."""
     if setup.algorithm.is_personal:
         return
     trainable = setup.task.trainable
     if isinstance(trainable, LoRA):
         save_adapter(run / ADAPTER, state["params"], trainable, setup.config.model.base)
-
-
-def baseline_config(config: Config, name: str) -> Config:
-    """Return the configuration of a baseline with the same client-steps as ``config``.
-
-    ``local``: the same cohorts, batches and work, but nothing is shared.  ``centralised``: one
-    model on the rows of all clients, as many steps a round as the cohort makes together, moments
-    never reset.
-    """
-    evaluation = config.evaluation.model_copy(update={"baselines": (), "every": config.rounds})
-    plain = {"evaluation": evaluation, "upload": type(config.upload)(), "pilot": {}}
-    if name == "local":
-        return config.model_copy(update=plain | {"algorithm": AlgorithmSpec(name="local")})
-    steps = config.work.steps * config.cohort.size
-    return config.model_copy(
-        update=plain
-        | {
-            "algorithm": AlgorithmSpec(name="centralised"),
-            "work": config.work.model_copy(update={"steps": steps, "keep_optimizer": True}),
-            "cohort": CohortSpec(size=1),
-            "devices": DevicesSpec(),
-        }
-    )
-
-
-def as_baseline(setup: Setup, name: str, chunk: int) -> Setup:
-    """Return the setup of a baseline on the same model and data, with the same clients a pass."""
-    config = baseline_config(setup.config, name)
-    engine = config.engine.model_copy(update={"chunk": chunk, "keep_updates": 0})
-    config = config.model_copy(update={"engine": engine})
-    return replace(
-        setup,
-        config=config,
-        data=centralise(setup.data) if name == CENTRALISED else setup.data,
-        task=replace(setup.task, algorithm=build_algorithm(config)),
-        judges_base=False,
-    )
 
 
 def add_baseline(setup: Setup, session: Session, name: str) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from federation.algorithms.algorithm import Algorithm, advance
+from federation.bits import same_arithmetic
 from federation.changes import NO_GLOBAL_MODEL, NOTHING, Change
 from federation.cohort.planner import RulePlanner
 from federation.config import Config
@@ -29,7 +30,7 @@ from federation.pretraining.recipe import recipe_of
 from federation.runs import tree_files
 from federation.runs.records import StartRecord
 from federation.runs.run import Run, checkpoint_files, memory_after, updates_files
-from federation.session import Watch, same_arithmetic
+from federation.session import Watch
 from federation.training.build import build_algorithm, rehearsed, with_settings
 from federation.training.engine import LocalEngine
 from federation.training.local import fresh_memory

@@ -109,7 +109,7 @@ def made_with(base: Path) -> dict[str, Any]:
     """Say what decides the bits of a table."""
     import torch
 
-    from federation.session import versions
+    from federation.bits import versions
 
     weights = hashlib.sha256((base / "model.safetensors").read_bytes()).hexdigest()
     return {

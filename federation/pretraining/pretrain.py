@@ -19,6 +19,7 @@ from torch import Tensor
 
 from federation.address import generator, torch_generator
 from federation.algorithms.catalogue import diloco
+from federation.bits import start_record
 from federation.cohort.planner import RulePlanner
 from federation.data.tokens import Tokens
 from federation.errors import ConfigError, DataError
@@ -28,7 +29,7 @@ from federation.pretraining.vocabulary import END, train_tokenizer
 from federation.runs.folder import CONFIG
 from federation.runs.run import Run
 from federation.runs.writer import RunWriter
-from federation.session import Session, Watch, ending, start_record
+from federation.session import Session, Watch, ending
 from federation.training.base import CPU, prepare, resolve_device, resolve_dtype
 from federation.training.engine import LocalEngine
 from federation.training.full import FullParameters
