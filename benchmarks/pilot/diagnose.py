@@ -1,11 +1,9 @@
 """Track 4, diagnosis: who is at fault in stored runs, and whether explanations state what is true.
 
 Runs with a label flipper, with a free rider and with neither, kept on disk as any run.  A diagnosis
-names a client or nobody.  Explanations are those of agents.explain; a mutated one has a digit of a
-number changed.
+names a client or nobody.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.claims import NUMBER, Claim, unsupported
-from agents.explain import explained
+from benchmarks.pilot.explanations import Checked
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.scores import f1, wilson, written
 from benchmarks.pilot.simulate import Planted
@@ -178,53 +175,6 @@ def far_below(values: Mapping[str, float]) -> list[str]:
     """Name those that are called by figures without an interval: below zero and all others."""
     off = outlyingness(values)
     return [client for client, x in values.items() if x < 0 and off[client] < -OUTLIER]
-
-
-@dataclass
-class Checked:
-    """How explanations fared.
-
-    Attributes:
-        claims, numbers: that were made.
-        wrong: numbers that the record does not support.
-        mutated: claims of which a number was changed.
-        refused: those of them that were refused.
-    """
-
-    claims: int = 0
-    numbers: int = 0
-    wrong: int = 0
-    mutated: int = 0
-    refused: int = 0
-
-    @property
-    def precision(self) -> float:
-        """Share of the numbers that the record supports."""
-        return 1 - self.wrong / self.numbers if self.numbers else 1.0
-
-    def take(self, history: History) -> None:
-        """Check the explanation of every round, and mutations of its claims."""
-        for round in history.rounds:
-            claims, facts = explained(history, round)
-            for claim in claims:
-                self.claims += 1
-                self.numbers += len(NUMBER.findall(claim.text))
-                self.wrong += len(unsupported(claim, facts))
-                for changed in mutations(claim):
-                    self.mutated += 1
-                    self.refused += bool(unsupported(changed, facts))
-
-
-def mutations(claim: Claim) -> list[Claim]:
-    """Return the claim with one number changed in its leading digit, for every measured number."""
-    found = []
-    for match in NUMBER.finditer(claim.text):
-        if "." not in match.group():
-            continue  # counts are so few that another one may be true as well
-        digits = re.sub(r"\d", lambda x: str((int(x.group()) + 5) % 10), match.group(), count=1)
-        text = claim.text[: match.start()] + digits + claim.text[match.end() :]
-        found.append(claim.model_copy(update={"text": text}))
-    return found
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The benchmark of those who steer: its arithmetic by hand, its table whole, its controls null."""
+"""The benchmark of those who steer: planted faults, its table whole, its report, whom it asks."""
 
 import json
 import math
@@ -19,244 +19,20 @@ from agents.facts import fact
 from benchmarks.pilot import command, report
 from benchmarks.pilot import table as runs
 from benchmarks.pilot.asked import Asked
-from benchmarks.pilot.diagnose import Checked, mutations, outlier
+from benchmarks.pilot.diagnose import outlier
 from benchmarks.pilot.exclude import KINDS, Evidence, Outcome, caught
+from benchmarks.pilot.explanations import Checked, mutations
 from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
-from benchmarks.pilot.scenarios import CONFIGURATIONS, DEFAULT, EXAMPLES, ROUNDS, SCENARIOS, SEEDS
-from benchmarks.pilot.scores import (
-    area,
-    f1,
-    gini,
-    interval,
-    lift,
-    regret,
-    seed_noise,
-    wilson,
-)
-from benchmarks.pilot.searchers import (
-    CONTROLS,
-    WITHOUT_MODEL,
-    Episode,
-    NullAdviser,
-    Stepwise,
-    episode,
-    nearest,
-    repeated,
-)
-from benchmarks.pilot.table import Table
-from benchmarks.pilot.trials import Pairs, alike, study
+from benchmarks.pilot.scenarios import ROUNDS
 from benchmarks.pilot.trying import Trial, Tried
-from benchmarks.pilot.tune import CELLS, calibrate, harms, lifts, score, searched
+from benchmarks.pilot.tune import CELLS
 from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
-from federation.address import generator
 from federation.errors import ConfigError
 from federation.plan import Reports
 from federation.runs.records import Effect
 from llm_tools import CallFailed, Failure, OpenAISpec, ask
+from tests.tiny_tables import made_up
 from ui.main import main
-
-
-def made_up(seed: int = 0, spread: float = 0.03) -> Table:
-    """A table whose losses are bowls in the learning rate, at another place in every scenario."""
-    draw = generator("made-up table", seed)
-    shape = (len(SCENARIOS), len(SEEDS), len(CONFIGURATIONS), ROUNDS)
-    place = np.log([values["lr"] for values in CONFIGURATIONS])
-    centre = draw.uniform(-5.5, -3.5, size=(len(SCENARIOS), 1, 1, 1))
-    late = 0.5 * np.exp(-np.arange(ROUNDS))
-    level = draw.normal(0, 0.05, size=(len(SCENARIOS), len(SEEDS), 1, 1))
-    base = 0.5 + 0.15 * (place[:, None] - centre) ** 2 + late + level
-    both = [base + draw.normal(0, spread, size=shape) for _ in range(2)]
-    return Table(both[0], both[1], np.ones(shape), {})
-
-
-# scores
-
-
-def test_regret_is_0_for_the_best_and_1_for_the_median():
-    losses = np.array([2.0, 1.0, 4.0, np.nan, 3.0, 9.0])  # best 1, median of five 3
-    assert regret(np.array([1.0, 3.0, 2.0, 9.0]), losses) == pytest.approx([0, 1, 0.5, 4])
-
-
-def test_an_area_is_the_mean_over_the_first_evaluations():
-    curve = np.array([1.0, 0.5, 0.5, 0.0, 0.0])
-    assert area(curve, 3) == pytest.approx(2 / 3) and area(curve, 5) == pytest.approx(0.4)
-
-
-def test_lift_counts_pairs_and_is_positive_where_the_policy_is_lower():
-    found = lift(np.array([1.0, 2.0, 3.0, 4.0, 1.0, 1.0]), np.array([2.0, 2.0, 2.0, 6.0, 2.0, 2.0]))
-    assert (found.wins, found.ties, found.losses) == (4, 1, 1)
-    assert found.interval.mean == pytest.approx((1 + 0 - 1 + 2 + 1 + 1) / 6)
-
-
-@pytest.mark.parametrize(
-    ("gains", "words"),
-    [
-        ([0.9, 1.1, 1.0, 1.2, 0.8, 1.0], "lift"),
-        ([-0.9, -1.1, -1.0, -1.2, -0.8, -1.0], "harm"),
-        ([-1.0, 1.1, -0.9, 1.0, -1.1, 0.9], "no lift"),
-        ([1.0, 1.0, 1.0], "too few pairs"),
-    ],
-)
-def test_a_lift_is_called_what_its_interval_says(gains, words):
-    assert lift(-np.array(gains), np.zeros(len(gains))).words == words
-
-
-def test_the_interval_is_of_the_means_of_all_subsets():
-    x = np.array([0.3, -0.1, 0.7, 0.2, 1.5, -0.4, 0.9, 0.0, 0.6, 1.1, -0.7, 0.4])
-    subsets = [[n for n in range(12) if mask >> n & 1] for mask in range(1, 2**12)]
-    apart = np.array([x[own].mean() - x.mean() for own in subsets]) * math.sqrt(12 / 11)
-    low, high = x.mean() + np.quantile(apart, [0.025, 0.975])
-    found = interval(x)
-    assert found.mean == pytest.approx(x.mean())
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.04)  # 2,000 of them drawn
-    assert interval(x) == found  # the draws have an address
-    assert math.isnan(interval(x[:5]).low)  # of five, none leaves out 5 %
-
-
-def test_the_interval_covers_as_it_says_over_unlike_scenarios():
-    draw = generator("coverage")
-    scale = np.repeat([0.1, 0.3, 1.0, 0.2, 2.0, 0.5], 3)
-    values = (draw.exponential(size=(600, 18)) - draw.exponential(size=(600, 18))) * scale
-    covered = np.mean([interval(x, i).contains_zero for i, x in enumerate(values)])
-    assert 0.93 <= covered <= 0.975  # 0.95 and three standard errors of 600 draws
-
-
-def test_gini_of_alike_is_0_and_of_one_who_has_all_is_n_minus_1_over_n():
-    assert gini([3, 3, 3, 3]) == pytest.approx(0)
-    assert gini([0, 0, 0, 8]) == pytest.approx(0.75)
-    assert gini([1, 3]) == pytest.approx(0.25)  # |1-3| / (2 * 2 * mean 2), both ways
-    assert gini([0, 0]) == 0
-
-
-def test_f1_counts_names_and_nobody_is_no_name():
-    found = f1(["a", "b", None, None, "c"], ["a", "a", "a", None, None])
-    assert found == pytest.approx({"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3})
-    assert f1([None, None], ["a", None]) == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
-
-
-def test_wilsons_interval_by_hand():
-    found = wilson(8, 10)  # of a textbook: 0.490 to 0.943
-    assert (found.low, found.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-
-
-def test_the_noise_of_a_seed_is_what_levels_do_not_explain():
-    assert seed_noise(np.array([[1.0, 2.0, 3.0], [2.0, 3.0, 4.0]])) == pytest.approx(0)
-    # Two seeds, two configurations, residuals of +-0.1 and one degree of freedom.
-    losses = np.array([[1.0, 1.0, 9.0, 9.0], [1.2, 0.8, 9.0, 9.0]])
-    assert seed_noise(losses) == pytest.approx(math.sqrt(2 * 4 * 0.1**2))
-
-
-# searches
-
-
-def curves(final: dict[int, float]) -> np.ndarray:
-    """Losses that are 9 everywhere but for some configurations."""
-    found = np.full((len(CONFIGURATIONS), ROUNDS), 9.0)
-    for configuration, loss in final.items():
-        found[configuration] = loss
-    return found
-
-
-def test_an_incumbent_is_the_best_on_validation_so_far_and_a_diverged_one_never_is():
-    losses = curves({0: 3.0, 1: 2.0, 2: 4.0})
-    losses[5] = np.nan
-    done = Episode(losses, 0, 5, tried=[5, 0, 2, 1, 5])
-    assert done.incumbents() == [5, 0, 0, 1, 1]
-
-
-@pytest.mark.parametrize("name", [*WITHOUT_MODEL, *CONTROLS])
-def test_every_policy_begins_with_the_default_and_spends_its_budget(name):
-    table = made_up()
-    start = episode(table.validation[0, 0], 12, name)
-    done, best = repeated((WITHOUT_MODEL | CONTROLS)[name], start)
-    assert len(best) == 12 and best[0] == DEFAULT
-    assert np.all(np.diff(done.final[best]) <= 0)  # an incumbent is never given up for a worse one
-    assert repeated((WITHOUT_MODEL | CONTROLS)[name], start)[1] == best  # drawn by address
-
-
-def test_halving_pays_for_every_round():
-    losses = curves(dict.fromkeys(range(len(CONFIGURATIONS)), 5.0))
-    done, best = repeated(WITHOUT_MODEL["halving"], Episode(losses, 1, 5))
-    assert len(done.tried) == 3  # 9 x 2 rounds and 3 x 4 more: five runs of six rounds
-    losses[done.tried[-1]] = 1.0  # what is finished last
-    again, best = repeated(WITHOUT_MODEL["halving"], Episode(losses, 1, 5))
-    found = again.tried.index(done.tried[-1])
-    paid = 3 + (found + 1) * 4 / 6
-    assert best.index(done.tried[-1]) == math.ceil(paid) - 1
-
-
-def test_what_a_policy_proposes_is_tried_at_the_nearest_configuration():
-    for i, values in enumerate(CONFIGURATIONS):
-        assert nearest(values) == i
-    assert CONFIGURATIONS[nearest({"lr": 0.0079, "steps": 3.0, "cohort_size": 5.0})] == {
-        "lr": 0.008,
-        "steps": 4.0,
-        "cohort_size": 6.0,
-    }
-
-
-def test_a_hybrid_whose_adviser_has_no_share_is_its_optimizer():
-    table = made_up()
-    start = episode(table.validation[1, 1], 12, "hybrid")
-    mute = Stepwise("tpe", lambda episode: NullAdviser(), share=0.0)
-    alone, advised = repeated(WITHOUT_MODEL["tpe"], start), repeated(mute, start)
-    assert alone[0].tried == advised[0].tried and not advised[0].shadows
-
-
-def test_a_hybrid_keeps_what_its_optimizer_would_have_tried():
-    start = episode(made_up().validation[1, 1], 25, "hybrid")
-    done, _ = repeated(CONTROLS["hybrid+null"], start)
-    assert 0 < len(done.shadows) <= 0.3 * 25 and min(done.shadows) >= 4
-    losses = curves({1: 1.0, 2: 1.2})
-    followed = Episode(losses, 0, 2, tried=[DEFAULT, 2], shadows={1: 1})
-    assert harms(followed, 1, 0.1) and not harms(followed, 1, 0.3)
-
-
-def test_the_null_policy_is_random_search():
-    found = calibrate(made_up(), 60)
-    assert found.share.high >= 0.95, found
-    assert found.contains >= 52  # fewer come of 60 at 0.95 once in 300 times
-
-
-def test_all_configurations_read_equally_many_examples():
-    from benchmarks.pilot.scenarios import config
-
-    for values in CONFIGURATIONS:
-        own = config(SCENARIOS[0], 0, values, "base", "rows")
-        assert own.work.steps * own.work.batch_size * own.cohort.size == EXAMPLES
-
-
-def test_who_asks_a_model_searches_one_cell_of_every_scenario_and_is_compared_on_them():
-    effort = Effort(models={"m": None})
-    for name in ("llm:m", "hybrid+m"):
-        cells, repeats = searched(name, effort)
-        assert [CELLS[i] for i in cells] == [(s, 0) for s in range(len(SCENARIOS))]
-        assert repeats == 1
-    assert searched("tpe", effort) == (range(len(CELLS)), effort.repeats)
-    table = made_up()
-    scored = {"all": score(WITHOUT_MODEL["random"], table, range(len(CELLS)), 1)}
-    scored["some"] = score(WITHOUT_MODEL["random"], table, cells, 1)
-    found = lifts(scored, "all", 25)["some"]
-    assert (found.ties, found.interval.mean) == (len(SCENARIOS), 0.0)
-
-
-# experiments
-
-
-def test_a_clear_difference_is_found_and_none_is_not():
-    clear = np.array([0.5, 0.52, 0.48, 0.51, 0.49, 0.5])
-    control = np.array([1.0, 1.01, 0.99])
-    assert study(Pairs(clear, clear, control))[0] == "better"
-    assert study(Pairs(-clear, -clear, control))[0] == "worse"
-    assert study(Pairs(clear, -clear, control))[0] == "worse"  # the test split judges
-    assert study(Pairs(clear, clear, control * 50))[0] == "inconclusive"  # below the floor
-
-
-def test_studies_of_nothing_find_nothing():
-    table, draw = made_up(), generator("studies of nothing")
-    found = [study(alike(table, draw))[0] for _ in range(300)]
-    assert found.count("better") <= 0.05 * 300 and found.count("worse") <= 0.05 * 300
-
 
 # faults
 
@@ -394,11 +170,6 @@ def test_a_table_of_other_scenarios_is_refused(tmp_path, monkeypatch):
 def test_a_missing_table_says_how_to_write_it(tmp_path):
     with pytest.raises(ConfigError, match=r"python -m benchmarks\.pilot\.table"):
         runs.read(tmp_path / "none.parquet")
-
-
-def test_the_null_policy_is_random_search_on_the_stored_table():
-    found = calibrate(runs.read(), 60)
-    assert found.contains >= 52, found
 
 
 # the report
