@@ -73,7 +73,8 @@ def wikitext(base: Base, folder: Path, context: int, most: int = 200) -> float:
     blocks = ids[: count * context].astype(np.int32)
     offsets = np.arange(count + 1, dtype=np.int64) * context
     size = [
-        len(base.tokenizer.decode(block[1:]).encode()) for block in blocks.reshape(count, context)
+        len(str(base.tokenizer.decode(block[1:])).encode())
+        for block in blocks.reshape(count, context)
     ]
     ones = np.ones(count, dtype=np.int32)
     tokens = Tokens(blocks, offsets, ones, np.array(size, dtype=np.int32))

@@ -11,7 +11,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.pilot.texts import elsewhere, write_rows
 from federation.algorithms.algorithm import fedavg, run_round
@@ -75,5 +74,6 @@ def make(place: Path) -> None:
     state, _ = run_round(task.algorithm, engine, {"params": params}, plan)
     model = LlamaForCausalLM(llama_config(shape))
     model.load_state_dict(trainable.layout.views(state["params"]), strict=False)
-    torch.nn.Module.to(model, torch.float32).save_pretrained(place)
+    model.float()
+    model.save_pretrained(place)
     tokenizer.save_pretrained(place)

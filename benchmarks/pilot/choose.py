@@ -137,13 +137,12 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
 
 def figures(
     played: Sequence[dict[str, Outcome]], targets: Sequence[float], name: str
-) -> dict[str, list[float | None]]:
-    """List what a rule came to under every seed; a target that was not reached is none."""
+) -> dict[str, list[float]]:
+    """List what a rule came to under every seed; a target not reached takes for ever."""
     own = [outcomes[name] for outcomes in played]
-    reached = [x.reached(target) for x, target in zip(own, targets, strict=True)]
     return {
         "loss": [float(x.loss[-1]) for x in own],
-        "seconds": [x if np.isfinite(x) else None for x in reached],
+        "seconds": [x.reached(target) for x, target in zip(own, targets, strict=True)],
         "worst": [x.worst for x in own],
         "rare": [x.rare for x in own],
         "gini": [gini(list(x.turns.values())) for x in own],
@@ -157,7 +156,7 @@ def grid(played: Sequence[dict[str, Outcome]], targets: Sequence[float]) -> Grid
     rows = []
     for name in RULES:
         found = figures(played, targets, name)
-        times = [x for x in found["seconds"] if x is not None]
+        times = [x for x in found["seconds"] if np.isfinite(x)]
         shown = f"{np.mean(times):.0f} ({len(times)}/{len(played)})" if times else "never"
         spread = [written(interval(found[key], "select", name, key)) for key in ("loss", "worst")]
         rest = [f"{np.mean(found[key]):.2f}" for key in ("rare", "gini", "excluded", "faulty")]

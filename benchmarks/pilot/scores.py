@@ -113,7 +113,7 @@ class Lift:
     def json(self) -> dict[str, object]:
         """Give it as plain values."""
         counts = {"wins": self.wins, "ties": self.ties, "losses": self.losses}
-        return self.interval.json() | counts | {"verdict": self.words}
+        return {**self.interval.json(), **counts, "verdict": self.words}
 
 
 def lift(policy: np.ndarray, other: np.ndarray, *address: int | str, tie: float = 1e-9) -> Lift:

@@ -327,7 +327,7 @@ def searchers(models: Mapping[str, Any]) -> dict[str, Searcher]:
     return found
 
 
-def episode(curves: np.ndarray, evaluations: int, *where: object) -> Episode:
+def episode(curves: np.ndarray, evaluations: int, *where: int | str) -> Episode:
     """Stand before a search; its draws follow from where it is."""
     return Episode(curves, address("pilot bench", *where) % 2**53, evaluations)
 

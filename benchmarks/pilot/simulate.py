@@ -6,6 +6,7 @@ Shape suffixes: C clients, P flat parameters.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -210,12 +211,13 @@ class Simulation:
     ) -> None:
         """Write a round down as a journal would have it."""
         sent = self.setup.algorithm.sent(self.state)
+        found: dict[str, Any] = figures(reports, plan) if reports else {"clients": ()}
         record = RoundRecord(
             round=decision.round,
             missing=missing,
             idle=idle,
             bytes_down=nbytes(sent) * len(decision.clients),
-            **(figures(reports, plan) if reports else {"clients": ()}),
+            **found,
         )
         self.history.add(decision)
         validation = {"nll": self.losses[-1].validation}
