@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 from agents.facts import Observation, observe
 from agents.knobs import Bound
+from agents.selection import RULES, Selection, SelectionBounds
 from federation.runs.records import DecisionRecord, EvaluationRecord, RoundRecord
 from federation.runs.run import History
 from federation.specs import LocalWork
 
 CLIENTS = ("ward-a", "ward-b", "ward-c")
+EVEN = Selection(rule="uniform", candidates=2, exploration=0.1)
 
 
 def history(
@@ -60,3 +62,31 @@ def seen(found: History, **changes: object) -> Observation:
 
 def validated(found: History, round: int, nll: float, split: str = "validation") -> None:
     found.add(EvaluationRecord(round=round, subject="federated", split=split, metrics={"nll": nll}))
+
+
+def limits_of(**changes: object) -> SelectionBounds:
+    table = {
+        "rules": RULES[:4],
+        "exploration": 0.1,
+        "most_excluded": 1,
+        "known": ("c2",),
+        "population": 9,
+        "current": EVEN,
+    }
+    return SelectionBounds.model_validate(table | changes)
+
+
+def unequal(rounds: int, spread: float, missing: int = 0, diverges: str = "") -> History:
+    """A history of three clients whose losses lie apart, some of which do not report."""
+    found = history([2.0] * rounds)
+    for n in range(rounds):
+        loss = {"ward-a": 2 - spread, "ward-b": 2.0, "ward-c": 2 + spread}
+        lost = dict.fromkeys([f"late-{i}" for i in range(missing)], "late")
+        asked = (*loss, *lost)
+        if diverges:
+            lost |= {diverges: "diverged: its update is not finite"}
+            loss.pop(diverges)
+        decision = found.decisions[n].model_copy(update={"clients": asked})
+        found.decisions[n] = decision
+        found.rounds[n] = RoundRecord(round=n, clients=tuple(loss), loss=loss, missing=lost)
+    return found

@@ -10,61 +10,22 @@ from hypothesis import strategies as st
 
 from agents.cohorts import cohort_of, overdue
 from agents.experiment import replay, run_experiment
-from agents.facts import Observation, facts_of_clients
+from agents.facts import Observation
 from agents.guard import rule_on
-from agents.policies.choosing import Choosing, Stopping, improves
-from agents.policies.model import Adviser, schema_of, shown
-from agents.policies.rules import Fixed, Null
 from agents.proposals import Answer, Proposal
 from agents.selection import (
-    RULES,
     Selection,
     SelectionBounds,
     SelectionSpec,
     selection_bounds,
-    selection_model,
 )
 from federation.cohort.selection import CohortSpec, select
 from federation.cohort.standing import Standing
 from federation.config import Config
 from federation.errors import ConfigError
-from federation.runs.records import RoundRecord
-from federation.runs.run import ADAPTER, History, Run
-from llm_tools import decodable
-from llm_tools.scripted import ScriptedChat
-from tests.agents.histories import history, seen
+from federation.runs.run import ADAPTER, Run
+from tests.agents.histories import EVEN, history, limits_of, seen, unequal
 from tests.tiny_worlds import World, tiny_world
-
-EVEN = Selection(rule="uniform", candidates=2, exploration=0.1)
-
-
-def bounds(**changes: object) -> SelectionBounds:
-    table = {
-        "rules": RULES[:4],
-        "exploration": 0.1,
-        "most_excluded": 1,
-        "known": ("c2",),
-        "population": 9,
-        "current": EVEN,
-    }
-    return SelectionBounds.model_validate(table | changes)
-
-
-def unequal(rounds: int, spread: float, missing: int = 0, diverges: str = "") -> History:
-    """A history of three clients whose losses lie apart, some of which do not report."""
-    found = history([2.0] * rounds)
-    for n in range(rounds):
-        loss = {"ward-a": 2 - spread, "ward-b": 2.0, "ward-c": 2 + spread}
-        lost = dict.fromkeys([f"late-{i}" for i in range(missing)], "late")
-        asked = (*loss, *lost)
-        if diverges:
-            lost |= {diverges: "diverged: its update is not finite"}
-            loss.pop(diverges)
-        decision = found.decisions[n].model_copy(update={"clients": asked})
-        found.decisions[n] = decision
-        found.rounds[n] = RoundRecord(round=n, clients=tuple(loss), loss=loss, missing=lost)
-    return found
-
 
 # --- Floors ------------------------------------------------------------------------------------
 
@@ -163,7 +124,7 @@ def ruling(wanted: Selection, limits: SelectionBounds | None, **changes: object)
 
 def test_a_choice_within_its_limits_is_applied_as_it_stands():
     wanted = EVEN.model_copy(update={"rule": "oort", "exclude": ("c2",)})
-    found = ruling(wanted, bounds(), evidence=("diverged_c2",))
+    found = ruling(wanted, limits_of(), evidence=("diverged_c2",))
     assert (found.verdict, found.selection) == ("accepted", wanted)
 
 
@@ -183,7 +144,7 @@ def test_a_choice_within_its_limits_is_applied_as_it_stands():
     ],
 )
 def test_a_choice_outside_its_limits_is_refused_with_a_reason(change, limits, evidence, words):
-    found = ruling(EVEN.model_copy(update=change), bounds(**limits), evidence=evidence)
+    found = ruling(EVEN.model_copy(update=change), limits_of(**limits), evidence=evidence)
     assert (found.verdict, found.selection) == ("rejected", None)
     assert words in "; ".join(found.violations)
 
@@ -198,168 +159,6 @@ def test_a_run_ends_early_only_where_it_may():
         "the run may not end after this round",
     )
     assert rule_on(stop, seen(history([2.0]), may_stop=True)).action == "stop"
-
-
-# --- The rule ----------------------------------------------------------------------------------
-
-
-def chosen(found: History, limits: SelectionBounds | None = None, **changes: object) -> Proposal:
-    answer = Choosing(Fixed()).decide(seen(found, selection=limits or bounds(), **changes))
-    assert answer.proposal is not None
-    return answer.proposal
-
-
-def test_without_evidence_nothing_changes():
-    assert chosen(history([])).abstains
-    assert chosen(unequal(3, 0.01)).abstains
-    assert chosen(unequal(2, 1.0)).abstains
-
-
-def test_unequal_losses_are_evidence():
-    found = chosen(unequal(3, 1.0))
-    assert found.selection is not None and found.selection.rule == "power_of_choice"
-    assert found.evidence == ("loss_spread@2", "loss@2")
-    assert found.rationale == "clients' losses are far apart"
-
-
-def test_clients_that_are_late_as_well_call_for_oort():
-    found = chosen(unequal(3, 1.0, missing=1)).selection
-    assert found is not None and found.rule == "oort"
-
-
-def test_losses_that_came_together_are_evidence_for_an_even_choice():
-    limits = bounds(current=EVEN.model_copy(update={"rule": "power_of_choice"}))
-    found = chosen(unequal(3, 0.01), limits).selection
-    assert found is not None and found.rule == "uniform"
-
-
-def test_where_everybody_is_asked_there_is_nothing_to_choose():
-    assert chosen(unequal(3, 1.0), bounds(population=3)).abstains
-
-
-def test_who_keeps_diverging_is_excluded_up_to_the_limit():
-    found = chosen(unequal(3, 0.01, diverges="ward-b"), smallest=1)
-    assert found.selection is not None and found.selection.exclude == ("c2",)
-    assert found.evidence == ("diverged_c2",)
-    once = chosen(unequal(1, 0.01, diverges="ward-b"), smallest=1)
-    assert once.abstains
-    nobody = chosen(unequal(3, 0.01, diverges="ward-b"), bounds(most_excluded=0), smallest=1)
-    assert nobody.abstains
-
-
-def idle(found: History, *rounds: int) -> History:
-    """The same run, in which ward-b sent noise in some rounds."""
-    for n in rounds:
-        found.rounds[n] = found.rounds[n].model_copy(update={"idle": {"ward-b": "noise"}})
-    return found
-
-
-def test_who_does_no_work_is_excluded_once_it_is_most_of_what_it_sends():
-    found = chosen(idle(unequal(3, 0.01), 0, 2), smallest=1)
-    assert found.selection is not None and found.selection.exclude == ("c2",)
-    assert found.evidence == ("idle_c2",)
-    for rounds in ((2,), (0, 2)):
-        assert chosen(idle(unequal(4, 0.01), *rounds), smallest=1).abstains, "half is not most"
-    assert chosen(idle(unequal(3, 0.01), 0, 2), smallest=2).abstains
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    spread=st.floats(0, 1.9),
-    missing=st.integers(0, 3),
-    diverges=st.sampled_from(["", "ward-a", "ward-b"]),
-    rounds=st.integers(0, 6),
-    rules=st.lists(st.sampled_from(RULES[:4]), min_size=1, unique=True),
-    most=st.integers(0, 2),
-    seed=st.integers(0, 2**30),
-)
-def test_no_rule_chooses_what_the_guard_refuses(
-    spread, missing, diverges, rounds, rules, most, seed
-):
-    limits = bounds(
-        rules=tuple(rules), most_excluded=most, current=EVEN.model_copy(update={"rule": rules[0]})
-    )
-    found = unequal(rounds, spread, missing, diverges)
-    observation = seen(found, smallest=1, selection=limits, seed=seed)
-    for policy in (Choosing(Fixed()), Null()):
-        assert rule_on(policy.decide(observation), observation).violations == ()
-
-
-def test_single_clients_are_shown_only_where_they_may_be():
-    found = unequal(3, 0.1, diverges="ward-b")
-    told = {fact.id for fact in seen(found, smallest=1, selection=bounds()).facts}
-    assert {"missed_c2", "diverged_c2"} <= told
-    for other in ({"smallest": 2}, {"selection": bounds(most_excluded=0)}, {"selection": None}):
-        observation = seen(found, **({"smallest": 1, "selection": bounds(known=())} | other))
-        assert not [fact for fact in observation.facts if "_c" in fact.id]
-    assert "ward" not in str(facts_of_clients(found, 3))
-    idler = idle(unequal(3, 0.1), 1, 2)
-    assert {"idle_c2", "idle@2"} <= {
-        x.id for x in seen(idler, smallest=1, selection=bounds()).facts
-    }
-    cohort = seen(idler, smallest=2, selection=bounds(known=())).facts
-    assert [fact.id for fact in cohort if "idle" in fact.id] == ["idle@1", "idle@2"]
-    assert not [x for x in seen(idler, smallest=4).facts if "idle" in x.id]
-    assert "ward" not in str(facts_of_clients(idler, 3))
-
-
-# --- Early ends --------------------------------------------------------------------------------
-
-
-def test_a_falling_loss_improves_and_a_flat_one_does_not():
-    draw = np.random.default_rng(0)
-    falls = [3 - 0.1 * n + 0.02 * draw.normal() for n in range(10)]
-    assert improves(falls, 5)
-    flat = [sum(not improves(list(draw.normal(2, 0.1, 10)), 5) for _ in range(200))]
-    assert flat[0] > 180
-
-
-def test_a_run_without_a_gain_is_ended_and_another_goes_on():
-    flat = history([3.0, 2.0, 2.01, 1.99, 2.0, 2.01, 1.99, 2.0])
-    answer = Stopping(Fixed(), 3).decide(seen(flat, may_stop=True))
-    assert answer.proposal is not None
-    assert (answer.proposal.action, answer.proposal.evidence) == ("stop", ("loss@7",))
-    for observation in (
-        seen(flat),
-        seen(history([3.0 - 0.2 * n for n in range(8)]), may_stop=True),
-    ):
-        assert Stopping(Fixed(), 3).decide(observation).proposal.action == "continue"
-
-
-# --- A model -----------------------------------------------------------------------------------
-
-
-def test_a_model_chooses_a_rule_and_its_parameters_and_no_cohort():
-    found = unequal(3, 0.1, diverges="ward-b")
-    observation = seen(found, smallest=1, selection=bounds(), may_stop=True)
-    schema = decodable(schema_of(observation))
-    choice = schema["$defs"]["ClientSelectionProposal"]["properties"]
-    assert choice["rule"]["enum"] == list(RULES[:4])
-    assert choice["exclude"]["items"] == {"const": "c2", "type": "string"}
-    assert choice["exploration"]["minimum"] == 0.1
-    assert schema["properties"]["action"]["enum"] == ["continue", "stop"]
-    said = {
-        **{name: 0.01 if name == "lr" else 4 for name in observation.bounds},
-        "abstain": False,
-        "expected_low": 1.0,
-        "expected_high": 2.0,
-        "rationale": "one is broken",
-        "evidence": ["diverged_c2"],
-        "selection": {"rule": "oort", "candidates": 2, "exploration": 0.2, "exclude": ["c2"]},
-        "action": "continue",
-    }
-    answer = Adviser(ScriptedChat(script=[said]), "scripted", 5.0).decide(observation)
-    ruled = rule_on(answer, observation)
-    assert ruled.violations == ()
-    assert ruled.selection == Selection(rule="oort", candidates=2, exploration=0.2, exclude=("c2",))
-    assert "selection.rule: how clients are chosen, one of uniform" in shown(observation)["knobs"]
-    assert "diverged_c2 = 3 rounds" in shown(observation)["facts"]
-
-
-def test_what_cannot_be_chosen_is_not_in_a_model_s_schema():
-    plain = schema_of(seen(history([3.0])))
-    assert {"selection", "action"}.isdisjoint(plain.model_fields)
-    assert "exclude" not in selection_model(bounds(most_excluded=0)).model_fields
 
 
 # --- Whole runs --------------------------------------------------------------------------------
