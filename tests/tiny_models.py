@@ -1,4 +1,4 @@
-"""Tiny random causal language models of many architectures, the same at every call."""
+"""Tiny random causal language models of many architectures, and a tokenizer of bytes."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ import torch
 from federation.address import torch_generator
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 VOCABULARY = 96
 TOKENS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
@@ -60,3 +60,21 @@ def tiny(kind: str, dtype: torch.dtype = torch.float64, **settings: object) -> "
             noise = torch.randn(parameter.shape, generator=torch_generator("tiny", name))
             parameter.copy_(centre + 0.2 * noise)
     return model
+
+
+def byte_tokenizer(bos: bool = True, **options: object) -> "PreTrainedTokenizerFast":
+    """One token a byte of UTF-8: lengths can be counted by hand."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {token: i for i, token in enumerate(["<s>", "</s>", *letters])}
+    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    if bos:
+        backend.post_processor = processors.TemplateProcessing(
+            single="<s> $A", special_tokens=[("<s>", 0)]
+        )
+        options["bos_token"] = "<s>"
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", **options)

@@ -5,8 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from federation.address import generator, torch_generator
 from federation.errors import ConfigError
@@ -17,41 +16,24 @@ from federation.training import kernels
 from federation.training.base import Base, prepare
 from federation.training.local import Task
 from federation.training.lora import LoRA
+from tests.tiny_models import byte_tokenizer, tiny
 
-NEVER = 1  # the end-of-sequence token, which a random model hardly ever writes
-
-
-def byte_tokenizer() -> PreTrainedTokenizerFast:
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<s>", "</s>", *letters])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+NEVER = 0  # the token that begins a text, which a random model hardly ever writes
 
 
-def random_llama(context: int = 128) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=context,
-        tie_word_embeddings=True,
-    )
-    model = LlamaForCausalLM(config).eval()
+def llama(context: int = 128) -> PreTrainedModel:
+    """Build a model of wide weights: next tokens differ and are no near ties."""
+    model = tiny("Llama", torch.float32, vocab_size=258, max_position_embeddings=context)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "norm" not in name:  # wide weights: next tokens that differ and are no near ties
-                parameter.normal_(0, 0.4, generator=torch_generator("llama", name))
+            if "norm" not in name:
+                parameter.mul_(2)
     return model
 
 
 @pytest.fixture(scope="module")
-def plain() -> LlamaForCausalLM:
-    return random_llama()
+def plain() -> PreTrainedModel:
+    return llama()
 
 
 @pytest.fixture
@@ -106,7 +88,7 @@ def test_what_closes_an_answer_is_taken_off():
 def test_white_space_survives_a_tokenizer_that_cleans_up(base):
     base.tokenizer.clean_up_tokenization_spaces = True
     base.tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output = True
-    ids = byte_tokenizer()("a , b  .")["input_ids"]
+    ids = byte_tokenizer(bos=False)("a , b  .")["input_ids"]
     assert text(ids) == "a , b  ."
     base.model.generate = lambda input_ids, **_: torch.tensor([[*input_ids[0].tolist(), *ids]])
     assert generate(base, prompts(1), 9, [NEVER]) == ["a , b  ."]
@@ -150,7 +132,7 @@ def test_stacked_clients_say_what_each_says_alone(base):
 
 
 def test_a_prompt_is_cut_to_the_context_on_its_left_behind_its_first_token(plain):
-    base = prepare("short", random_llama(context=16), byte_tokenizer())
+    base = prepare("short", llama(context=16), byte_tokenizer())
     prompt = np.arange(40, 60)
     assert fit(base, prompt, 6).tolist() == [40, *range(51, 60)]
     assert fit(base, prompt[:10], 6).tolist() == list(range(40, 50))

@@ -1,8 +1,6 @@
 import json
-import os
 from dataclasses import replace
 from io import StringIO
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +14,6 @@ from federation.data.heat_map import FONT, drawable, fonts_for, heat_map
 from federation.data.heterogeneity import effective_number, entropy, gini, jensen_shannon, report
 from federation.data.partition import ClientsSpec, by_key, dirichlet, partition
 from federation.errors import DataError, StorageError
-
-ROOT = Path(__file__).parents[2]
-DATA = Path(os.environ.get("FEDPILOT_TEST_DATA", ROOT / ".." / "shared")) / "data"
 
 counts = st.lists(st.integers(0, 1000), min_size=5, max_size=5).filter(any)
 
@@ -176,10 +171,8 @@ def test_a_picture_that_cannot_be_written_is_a_storage_error(tmp_path):
 # --- real data -----------------------------------------------------------------------------------
 
 
-def test_dolly_in_the_clients_of_fedit():
-    file = DATA / "dolly" / "dolly15k_fedit10.jsonl"
-    if not file.exists():
-        pytest.skip(f"real data absent: {file}; set FEDPILOT_TEST_DATA")
+def test_dolly_in_the_clients_of_fedit(shared):
+    file = shared("data/dolly/dolly15k_fedit10.jsonl")
     rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     keys, labels = column([str(r["client"]) for r in rows]), column([r["category"] for r in rows])
     spec = ClientsSpec(by="key", key="client", label="category", test_key="-1")

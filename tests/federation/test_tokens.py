@@ -1,7 +1,6 @@
 """Sequences are exact, nothing is lost unreported, and a stored corpus is found by its content."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer
 
 import federation.data.corpus
 from federation.data.corpus import tokenise
@@ -18,8 +16,8 @@ from federation.data.sources import Records, read_records
 from federation.data.templates import ChatFormat, parse_templates
 from federation.data.tokens import SequenceFormat
 from federation.errors import ConfigError, DataError, StorageError
+from tests.tiny_models import byte_tokenizer
 
-SHARED = Path(os.environ.get("FEDPILOT_TEST_DATA", Path(__file__).parents[3] / "shared"))
 PAIR = parse_templates(prompt="{q}", response="{a}", key="who", label="kind")
 TEXT = parse_templates(text="{a}")
 ROWS = [
@@ -28,21 +26,6 @@ ROWS = [
     {"q": "b?", "a": " ", "who": "z", "kind": 2},
     {"q": "c?", "a": "no", "who": "x", "kind": 2},
 ]
-
-
-def byte_tokenizer(bos: bool = True, **options) -> PreTrainedTokenizerFast:
-    """One token a byte of UTF-8: lengths can be counted by hand."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {token: i for i, token in enumerate(["<s>", "</s>", *letters])}
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    backend.decoder = decoders.ByteLevel()
-    if bos:
-        backend.post_processor = processors.TemplateProcessing(
-            single="<s> $A", special_tokens=[("<s>", 0)]
-        )
-        options["bos_token"] = "<s>"
-    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="</s>", **options)
 
 
 @pytest.fixture
@@ -254,10 +237,8 @@ def test_too_few_tokens_for_any_text(records, tmp_path):
         store(records, tmp_path, max_tokens=3)
 
 
-def test_dolly_with_a_real_tokenizer_comes_back(tmp_path):
-    data, model = SHARED / "data/dolly/dolly15k_fedit10.jsonl", SHARED / "models/stories260K"
-    if not (data.exists() and model.exists()):
-        pytest.skip(f"no Dolly or no stories260K in {SHARED}; set FEDPILOT_TEST_DATA")
+def test_dolly_with_a_real_tokenizer_comes_back(shared, tmp_path):
+    data, model = shared("data/dolly/dolly15k_fedit10.jsonl"), shared("models/stories260K")
     with data.open() as whole, (tmp_path / "dolly.jsonl").open("w") as part:
         part.writelines(line for i, line in enumerate(whole) if i % 60 == 0)
     tokenizer = AutoTokenizer.from_pretrained(model)
