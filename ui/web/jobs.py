@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from federation.errors import StorageError
 from federation.runs import storage
@@ -29,6 +30,7 @@ PROGRESS = re.compile(r"[\d.]+ s +(.*)")
 CHILDREN: list["subprocess.Popen[bytes]"] = []
 """Processes that this one started: kept until they end, so that none stays behind as a zombie."""
 TOLD = 20_000  # bytes of what it said that are looked at
+LARGEST = 50_000_000  # bytes of JSON that are read
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,24 @@ class Job:
         except OSError:
             return ""
         return data[-TOLD:].decode("utf-8", "replace")
+
+    @property
+    def printed(self) -> dict[str, Any] | None:
+        """The JSON that it printed, once it succeeded; None if there is none."""
+        if self.code != 0:
+            return None
+        try:
+            with open(self.folder / LOG, "rb") as log:
+                text = log.read(LARGEST).decode("utf-8", "replace")
+        except OSError:
+            return None
+        for start in re.finditer(r"^\{", text, re.MULTILINE):
+            try:
+                found, _ = json.JSONDecoder().raw_decode(text[start.start() :])
+            except ValueError:
+                continue
+            return found
+        return None
 
 
 def start(runs: Path, title: str, args: Sequence[str], about: str = "", once: str = "") -> Job:

@@ -254,7 +254,7 @@ def held_by(table: Table) -> Mapping[str, Any] | None:
         if job.alive:
             until_counted(job)
             return None
-        report = places.reported(job)
+        report = job.printed
         if report is not None:
             drawn_report(report)
         return report

@@ -1,17 +1,15 @@
 """Jobs about a run or a study that a page waits for: that they go on, and how they failed."""
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import streamlit as st
 
-from ui.web.jobs import LOG, Job, jobs
+from ui.web.jobs import Job, jobs
 from ui.web.shell import page, plain, shelf
 
 EVERY = 1.0  # seconds between looks
 REMEMBERED = 3600.0  # seconds for which a failure is shown
-MOST_BYTES = 1 << 24  # of an answer that is read
 
 
 def newest(about: str, command: str, flag: str = "") -> Job | None:
@@ -75,15 +73,3 @@ def until_there(job: Job, names: Callable[[], Sequence[str]], back: Mapping[str,
     st.error(plain(job.said or "the process ended and said nothing"), title="It did not start")
     for name, label in back.items():
         st.page_link(page(name), label=label, icon=":material/arrow_back:")
-
-
-def answer(job: Job | None) -> dict[str, object] | None:
-    """Read the JSON that a job that succeeded printed; None if it has none."""
-    if job is None or job.code != 0:
-        return None
-    try:
-        text = (job.folder / LOG).read_bytes()[:MOST_BYTES].decode("utf-8", "replace")
-        found = json.loads(text[text.index("\n{" if not text.startswith("{") else "{") :])
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

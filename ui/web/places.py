@@ -5,7 +5,6 @@ all.
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from ui.web.written import toml_text
 UPLOADS, CONFIGS, DATA = ".uploads", ".configs", ".data"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SUFFIXES = ("jsonl", "ndjson", "json", "csv", "parquet", "txt")
-LARGEST = 50_000_000  # bytes of a report that are read
 
 
 def checked_name(name: str, taken: Sequence[str] = ()) -> str:
@@ -144,21 +142,3 @@ def clients_job(runs: Path, table: Mapping[str, Any], stamp: str, *, start: bool
         return found
     keep_config(runs, name, table)
     return jobs.start(runs, "a look at the clients", args)
-
-
-def reported(job: Job) -> dict[str, Any] | None:
-    """Return the JSON that a job printed last; None if it printed none."""
-    try:
-        with open(job.folder / jobs.LOG, "rb") as log:
-            text = log.read(LARGEST).decode("utf-8", "replace")
-    except OSError:
-        return None
-    starts = [m.start() for m in re.finditer(r"^\{", text, re.MULTILINE)]
-    for at in starts:
-        try:
-            found, _ = json.JSONDecoder().raw_decode(text[at:])
-        except ValueError:
-            continue
-        if isinstance(found, dict):
-            return found
-    return None

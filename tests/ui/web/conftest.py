@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from streamlit.testing.v1 import AppTest
+
+from ui.web import jobs
 
 APP = Path(__file__).parents[3] / "ui" / "web" / "app.py"
 Open = Callable[..., AppTest]
@@ -34,6 +37,19 @@ def open_page(runs: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
         return app
 
     return opened
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Write jobs down without starting a process; return what was asked for."""
+    found: list[list[str]] = []
+
+    def popen(args: list[str], **_: object) -> SimpleNamespace:
+        found.append(args)
+        return SimpleNamespace(poll=lambda: 0)
+
+    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
+    return found
 
 
 def words(app: AppTest) -> str:

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,18 +22,6 @@ GATE = {
     "admitted": True, "metric": "nll", "seeds": [0, 1, 2], "without": [2.0, 2.1, None],
     "having": [1.5, 1.6, None], "gain": 0.5, "low": 0.1, "high": 0.9, "confidence": 0.95,
 }  # fmt: skip
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    found: list[list[str]] = []
-
-    def popen(args: list[str], **_: object) -> SimpleNamespace:
-        found.append(args)
-        return SimpleNamespace(poll=lambda: 0)
-
-    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
-    return found
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -10,19 +9,6 @@ from federation.errors import ConfigError, DataError
 from federation.runs import storage
 from ui.web import jobs, places, samples
 from ui.web.jobs import Job
-
-
-@pytest.fixture
-def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Write jobs down without starting a process; return what was asked for."""
-    found: list[list[str]] = []
-
-    def popen(args: list[str], **_: object) -> SimpleNamespace:
-        found.append(args)
-        return SimpleNamespace(poll=lambda: 0)
-
-    monkeypatch.setattr(jobs.subprocess, "Popen", popen)
-    return found
 
 
 def ended(job: Job, code: int, said: str) -> None:
@@ -68,7 +54,7 @@ def test_clients_are_counted_once_and_again_when_the_source_changed(tmp_path, st
     assert job is not None
     ended(job, 0, 'reading\n{\n "clients": []\n}\n')
     assert places.clients_job(tmp_path, table, "1", start=True) == job
-    assert places.reported(job) == {"clients": []}
+    assert job.printed == {"clients": []}
     assert places.clients_job(tmp_path, table, "2", start=False) is None
     assert len(started) == 1
 
@@ -77,7 +63,7 @@ def test_a_count_that_failed_is_started_anew_when_asked(tmp_path, started):
     job = places.clients_job(tmp_path, {}, "", start=True)
     assert job is not None
     ended(job, 2, "fedpilot: no")
-    assert places.reported(job) is None
+    assert job.printed is None
     assert places.clients_job(tmp_path, {}, "", start=False) == job
     assert places.clients_job(tmp_path, {}, "", start=True) != job
 

@@ -313,7 +313,7 @@ def card() -> None:
         return
     job = pending.newest(opened.name, "data")
     busy = pending.follow(job)
-    found = pending.answer(job)
+    found = job.printed if job is not None else None
     if found is None:
         st.caption("How many rows of which label every client holds: counted from the run's data.")
         if st.button("Count rows", icon=":material/grid_on:", disabled=busy, key="count"):
