@@ -8,6 +8,7 @@ from torch import Tensor
 
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
+from federation.algorithms.settings import unknown_name
 from federation.config import AlgorithmSpec, Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
@@ -71,7 +72,10 @@ def plain_algorithm(config: Config) -> Algorithm:
     Raises:
         ConfigError: if it, or a setting of it, is unknown.
     """
-    name = "fedavg" if config.algorithm.name == CENTRALISED else config.algorithm.name
+    name, known = config.algorithm.name, (*catalogue.ALGORITHMS, CENTRALISED)
+    if name not in known:
+        raise ConfigError(f"algorithm.name: {unknown_name('algorithm', name, known)}")
+    name = "fedavg" if name == CENTRALISED else name
     return catalogue.build(name, config.algorithm.settings)
 
 

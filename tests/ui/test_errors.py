@@ -17,7 +17,11 @@ SETTINGS = {
     "missing file": (["data.source=none.jsonl"], 3, ["none.jsonl", "no such file"]),
     "cohort too large": (["cohort.size=6"], 2, ["cohort.size", "5 clients"]),
     "unknown key": (["work.stepz=3"], 2, ["work.stepz", "work.steps"]),
-    "unknown algorithm": (["algorithm.name=fedavgg"], 2, ["fedavgg", "fedavg"]),
+    "unknown algorithm": (
+        ["algorithm.name=fedavgg"],
+        2,
+        ["algorithm.name", "fedavgg", "did you mean 'fedavg'?", "centralised"],
+    ),
     "unknown setting": (["algorithm.mu=0.1"], 2, ["mu"]),
     "lr nan": (["work.lr=nan"], 2, ["work.lr"]),
     "a truth for a number": (["rounds=true"], 2, ["rounds must be a whole number", "got true"]),
