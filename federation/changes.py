@@ -163,9 +163,15 @@ class Change(Spec):
             ConfigError: as :func:`federation.training.build.build_algorithm`, or if its clients
                 have models of their own.
         """
-        from federation.training.build import build_algorithm
+        from federation.training.build import CENTRALISED, build_algorithm
 
-        algorithm = build_algorithm(self.config(config))
+        other = self.config(config)
+        if self.algorithm is not None and other.algorithm.name == CENTRALISED:
+            raise ConfigError(
+                f"what-if: {CENTRALISED} trains one model on everybody's rows, which makes nothing"
+                " of clients' reports; choose another algorithm"
+            )
+        algorithm = build_algorithm(other)
         if algorithm.is_personal:
             raise ConfigError(f"{self.algorithm or config.algorithm.name} {NO_GLOBAL_MODEL}")
         return algorithm

@@ -25,6 +25,7 @@ from federation.runs.records import ForkRecord, RoundRecord
 from federation.runs.run import Run, checkpoint_files, memory_after
 from federation.runs.writer import refuse_used
 from federation.session import Watch
+from federation.training.build import CENTRALISED
 
 FIXED = ("seed", "model", "adapter", "data", "engine.chunk", "engine.threads")
 """What of a configuration a fork has of its parent: another one would be another run."""
@@ -92,6 +93,12 @@ def forked(parent: Run, round: int, overrides: Sequence[str], rounds: int | None
             f"a fork has its parent's {fixed[0]}; start a new run to change it:"
             f" {', '.join(FIXED)} stay"
         )
+    names = {config.algorithm.name, configured(parent).algorithm.name}
+    if len(names) > 1 and CENTRALISED in names:
+        raise ConfigError(
+            f"a fork has its parent's clients, and {CENTRALISED} training has one that holds"
+            " everything; start a new run"
+        )
     planned = config.rounds if is_set(overrides) else parent.rounds_planned
     total = planned if rounds is None else round + 1 + rounds
     if rounds is not None and rounds < 1:
@@ -130,9 +137,14 @@ def whole(parent: Run, round: int) -> bool:
     return not memory_after(parent.path, parent.history, round).missing()
 
 
+def configured(parent: Run) -> Config:
+    """Return the configuration of a run."""
+    return Config.from_table(parent.config, f"{parent.path}/{CONFIG}")
+
+
 def changed(parent: Run, config: Config) -> tuple[str, ...]:
     """List the keys that are otherwise than in a run, but for the number of rounds."""
-    was = Config.from_table(parent.config, f"{parent.path}/{CONFIG}")
+    was = configured(parent)
     before, now = (dict(flat(x.model_dump(mode="json"))) for x in (was, config))
     others = (key for key in before | now if before.get(key) != now.get(key))
     return tuple(key for key in others if key != "rounds")

@@ -121,6 +121,7 @@ def test_noise_is_never_used_twice(world, tmp_path):
         (2, {"overrides": ["seed=1"]}, "a fork has its parent's seed"),
         (2, {"overrides": ["adapter.rank=4"]}, "a fork has its parent's adapter.rank"),
         (2, {"overrides": ["work.lrr=1"]}, "unknown key work.lrr; did you mean work.lr?"),
+        (2, {"overrides": ["algorithm.name=centralised", "cohort.size=1"]}, "its parent's clients"),
         (2, {"overrides": ["rounds=2"]}, "planned 2 rounds, none is left after round 3"),
     ],
 )

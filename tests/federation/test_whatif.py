@@ -174,22 +174,6 @@ def test_another_combine_needs_no_training_and_is_what_a_run_with_it_would_have_
     assert torch.equal(got["params"], wanted.state(0)["params"])
 
 
-@pytest.mark.parametrize(
-    ("settings", "change"),
-    [
-        ([], {"scale_lr": 0.5}),
-        ([], {"steps": 1}),
-        ([], {"algorithm": "fedprox:mu=1.0"}),
-        (["upload.clip=0.1"], {"clip": 0.2}),
-        (["upload.bits=8"], {"clip": 0.2}),
-        (["algorithm.name=scaffold", 'work.optimizer="sgd"'], {"algorithm": "median"}),
-    ],
-)
-def test_what_clients_do_otherwise_is_trained(settings, change, world):
-    config = Config.from_toml(world.config, settings)
-    assert not Change.of(**change).spares_training(config)
-
-
 def test_other_training_from_the_start_is_another_run(run, play, staged):
     """Three rounds at half the rate and with more steps: as a run so configured would play them."""
     other = play("work.lr=0.005", "work.steps=6", "rounds=3")
@@ -374,20 +358,6 @@ def test_what_cannot_be_is_refused_in_one_line(round, change, more, words, copy,
         ask(copy, round, Change.of(**change), **more)
     assert "\n" not in str(refused.value)
     assert (copy / "journal.jsonl").read_bytes() == journal
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"drop": ("a",), "reweight": {"a": 2.0}}, "a is dropped and reweighted"),
-        ({"clip": 0.0}, "what-if: clip must be a finite number above 0"),
-        ({"reweight": {"a": -1.0}}, "what-if: reweight.* above 0"),
-        ({"scale_lr": math.nan}, "what-if: scale_lr must be a finite number above 0.*, got nan"),
-    ],
-)
-def test_changes_that_contradict_themselves_are_refused(change, words):
-    with pytest.raises(ConfigError, match=words):
-        Change.of(**change)
 
 
 def test_a_round_whose_state_is_gone_says_what_can_be_asked(play, ask, tmp_path):
