@@ -6,6 +6,7 @@ chosen by looking at figures meet seeds on which nobody has looked; the test fig
 """
 
 import math
+from copy import deepcopy
 from pathlib import Path
 
 from agents.spec import PilotSpec, build_policy
@@ -81,16 +82,18 @@ def conduct(bench: Bench) -> None:
     conclude(bench)
 
 
+PATHS = (("data", "source"), ("data", "extra"), ("model", "base"), ("adapter", "start"))
+"""Table and key of what a base may name by a path."""
+
+
 def placed(spec: StudySpec) -> StudySpec:
     """Say in full where model and data are, so that a study can be gone on with from any folder."""
     from federation.data.dataset import resolved
 
-    config = resolved(Config.from_table(spec.base, "base"), Path.cwd())
-    base = {**spec.base}
-    if "source" in base.get("data", {}):
-        base["data"] = {**base["data"], "source": config.data.source}
-    if "base" in base.get("model", {}):
-        base["model"] = {**base["model"], "base": config.model.base}
+    config, base = resolved(Config.from_table(spec.base, "base"), Path.cwd()), deepcopy(spec.base)
+    for table, key in PATHS:
+        if key in base.get(table, {}):
+            base[table][key] = getattr(getattr(config, table), key)
     return spec.model_copy(update={"base": base})
 
 

@@ -13,6 +13,7 @@ from agents.study.budget import most_client_steps
 from agents.study.conduct import (
     check_budget,
     measure_floor,
+    placed,
     register,
     resume_study,
     run_study,
@@ -27,7 +28,7 @@ from federation.errors import ConfigError, CorruptError
 from federation.runs import journal
 from federation.runs.records import EvaluationRecord
 from federation.runs.run import Run, problems
-from tests.agents.study.studies import SEARCH, figures, said, script, spec
+from tests.agents.study.studies import SEARCH, figures, said, script, spec, table
 from tests.tiny_worlds import World
 
 
@@ -311,6 +312,20 @@ def test_going_on_with_a_finished_study_does_nothing(whole: Study, world: World)
     again = resume_study(whole.path, cache=world.folder / "cache")
     assert (whole.path / JOURNAL).read_bytes() == before
     assert figures(again) == figures(whole)
+
+
+def test_paths_of_the_base_hold_in_every_folder(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "set.jsonl").write_text("{}\n")
+    base = table(world)["base"]
+    base["data"] |= {"extra": "set.jsonl"}
+    base["adapter"] |= {"start": "earlier"}
+    found = placed(spec(world, base=base)).base
+    assert found["data"]["extra"] == str(tmp_path / "set.jsonl")
+    assert found["adapter"]["start"] == str(tmp_path / "earlier")
+    assert found["data"]["source"] == str(world.data) and "rank" in found["adapter"]
 
 
 def test_what_was_registered_cannot_be_changed_afterwards(world: World, tmp_path: Path):
