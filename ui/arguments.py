@@ -58,9 +58,10 @@ def a_run(parser: ArgumentParser) -> None:
     parser.set_defaults(of_run=True)
 
 
-def as_json(parser: ArgumentParser) -> None:
+def as_json(parser: ArgumentParser, more: str = "") -> None:
     """Add the switch to output for scripts."""
-    parser.add_argument("--json", action="store_true", help="print JSON for a script")
+    help = f"print JSON for a script{more}"
+    parser.add_argument("--json", action="store_true", help=help)
 
 
 def settings(parser: ArgumentParser) -> None:
@@ -111,7 +112,7 @@ def _verify(parser: ArgumentParser) -> None:
 
 def _read(parser: ArgumentParser) -> None:
     a_run(parser)
-    as_json(parser)
+    as_json(parser, "; rounds count from 1, in ids of facts and in the journal from 0")
 
 
 def _eval(parser: ArgumentParser) -> None:

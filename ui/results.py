@@ -6,13 +6,13 @@ Knows a run directory as its readers see it; draws nothing.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pydantic import JsonValue
 
 from federation.config import Config
 from federation.pretraining.recipe import recipe_of
-from federation.runs.records import body
+from federation.runs import folder
+from federation.runs.records import AskedRecord, ContributionsRecord, WhatIfRecord, body
 from federation.runs.run import Figures, Run
 
 BASELINES = ("local", "centralised")
@@ -114,17 +114,12 @@ def configuration(run: Run) -> Config:
 
 def baselines(run: Run) -> dict[str, Run]:
     """Open the baselines that a run holds."""
-    found = {name: run.path / "baselines" / name for name in BASELINES}
-    return {name: Run.open(path) for name, path in found.items() if is_run(path)}
-
-
-def is_run(path: Path) -> bool:
-    """Tell whether a folder holds a run."""
-    return (path / "config.json").is_file()
+    found = {name: run.path / folder.BASELINES / name for name in BASELINES}
+    return {name: Run.open(path) for name, path in found.items() if folder.is_run(path)}
 
 
 def as_json(run: Run) -> dict[str, JsonValue]:
-    """Give what a script asks of a run, as values for :func:`json_text`."""
+    """Give what a script asks of a run; rounds are numbered from 1."""
     wanted = asked(run)
     return {
         "path": str(run.path),
@@ -144,7 +139,7 @@ def as_json(run: Run) -> dict[str, JsonValue]:
         **{split: plain(run.figures(split)) for split in SPLITS},
         "history": [
             {
-                "round": x.round,
+                "round": x.round + 1,
                 "loss": mean(x.record.loss),
                 "tokens": x.record.tokens,
                 "clients": list(x.record.clients),
@@ -159,7 +154,15 @@ def as_json(run: Run) -> dict[str, JsonValue]:
 
 def asking(run: Run) -> JsonValue:
     """Give what a person is to answer before a run goes on; None if that is nothing."""
-    return None if run.asking is None else body(run.asking)
+    return None if run.asking is None else listed(run.asking)
+
+
+def listed(record: AskedRecord | WhatIfRecord | ContributionsRecord) -> dict[str, JsonValue]:
+    """Give a record to a script; rounds are numbered from 1, as people do."""
+    values = body(record)
+    if not isinstance(values, dict):
+        raise AssertionError("a record is a table")
+    return {**values, "round": record.round + 1}
 
 
 def tokens(run: Run) -> int:

@@ -98,6 +98,7 @@ def test_the_table_compares_all_four_models(call: Call, finished: Path):
 
 def test_show_gives_scripts_the_figures_of_the_journal(call: Call, finished: Path):
     shown, run = call("show", finished, "--json").json, Run.open(finished)
+    assert [x["round"] for x in shown["history"]] == [1, 2, 3], "as people count"
     assert shown.keys() >= RUN_KEYS
     assert shown["status"] == "finished" and shown["rounds"] == 3
     assert shown["bytes_up"] == run.bytes_up > 0 and shown["bytes_down"] == run.bytes_down > 0

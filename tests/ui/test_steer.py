@@ -128,7 +128,7 @@ def test_a_question_is_answered_from_the_command_line(call: Call, world: World, 
         until(lambda: Run.open(run).asking is not None)
         assert f"fedpilot steer {run} approve round-1" in call("show", run).out
         shown = call("show", run, "--json").json["asking"]
-        assert (shown["id"], shown["policy"]) == ("round-1", "plateau@1")
+        assert (shown["id"], shown["round"], shown["policy"]) == ("round-1", 1, "plateau@1")
         call("steer", run, "approve", "round-2").refused(2, "does not ask round-2: it asks round-1")
         call("steer", run, "edit", "round-1", "lr=5").refused(2, "lr 5 is outside 0.005 to 0.02")
         assert call("steer", run, "edit", "round-1", "lr=0.02").out == "edit: done\n"

@@ -3,10 +3,10 @@
 from argparse import Namespace
 
 from federation.pretraining.recipe import Recipe
+from federation.runs.folder import is_run
 from federation.runs.run import Run
 from ui.commands.running import report
 from ui.progress import watching
-from ui.results import is_run
 
 
 def main(args: Namespace) -> int:

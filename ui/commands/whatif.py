@@ -3,16 +3,17 @@
 import math
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from federation.data.heterogeneity import counted
 from federation.errors import ConfigError
 from federation.kindred import spoilers, worst_first
-from federation.runs.records import ContributionsRecord, Effect, WhatIfRecord, body
+from federation.runs.records import ContributionsRecord, Effect, WhatIfRecord
 from ui import tables
 from ui.progress import watching
+from ui.results import listed
 
 if TYPE_CHECKING:
     from federation.changes import Change
@@ -37,7 +38,7 @@ def main(args: Namespace) -> int:
             args.directory, args.round - 1, change, rounds=rounds, repeats=args.repeats, watch=watch
         )
     if args.json:
-        tables.print_json(listed(args, record))
+        tables.print_json({"path": str(args.directory)} | listed(record))
     else:
         console = tables.out()
         for name, text in lines(record).items():
@@ -60,7 +61,7 @@ def shares(args: Namespace) -> int:
     with watching(1) as watch:
         record = contributions(args.directory, args.round - 1, repeats=args.repeats, watch=watch)
     if args.json:
-        tables.print_json(listed(args, record))
+        tables.print_json({"path": str(args.directory)} | listed(record))
     else:
         tables.out().print(table(record))
     return 0
@@ -115,14 +116,6 @@ def weights(given: Sequence[str]) -> dict[str, float]:
             raise ConfigError(f"--reweight gives {client} two weights; choose one")
         found[client] = value
     return found
-
-
-def listed(args: Namespace, record: WhatIfRecord | ContributionsRecord) -> dict[str, Any]:
-    """Give a record to a script; rounds are numbered from 1, as people do."""
-    values = body(record)
-    if not isinstance(values, dict):
-        raise AssertionError("a record is a table")
-    return {"path": str(args.directory), **values, "round": record.round + 1}
 
 
 def lines(record: WhatIfRecord) -> dict[str, str]:
