@@ -91,6 +91,7 @@ class Observation(BaseModel):
         seed: of the run: a policy that draws, draws by (seed, round).
         selection: what may be chosen of who is asked; None: nothing.
         may_stop: whether the run may end early after this round.
+        resting: why a language model is not asked; empty: one may be.
     """
 
     model_config = RECORD
@@ -106,6 +107,7 @@ class Observation(BaseModel):
     seed: int = Field(ge=0)
     selection: SelectionBounds | None = None
     may_stop: bool = False
+    resting: str = Field(default="", exclude_if=lambda why: not why)  # older hashes hold
 
     @property
     def sha256(self) -> str:
@@ -144,6 +146,7 @@ def observe(
     smallest: int,
     selection: SelectionBounds | None = None,
     may_stop: bool = False,
+    resting: str = "",
     told: dict[int, tuple[Fact, ...]] | None = None,
 ) -> Observation:
     """Say what the journal of a run tells before a round.
@@ -159,6 +162,7 @@ def observe(
         smallest: figures over fewer clients are left out.
         selection: what may be chosen of who is asked.
         may_stop: whether the run may end early after this round.
+        resting: why a language model is not asked.
         told: round -> its facts, as far as they were made before; what is new is added.
     """
     told = {} if told is None else told
@@ -185,6 +189,7 @@ def observe(
         seed=seed,
         selection=selection,
         may_stop=may_stop,
+        resting=resting,
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.facts import Fact, Observation, observe
 from agents.knobs import bounds_now, configured
+from agents.resting import resting
 from agents.rollback import narrowed, standing
 from agents.selection import SelectionBounds
 from agents.spec import PilotSpec
@@ -53,6 +54,7 @@ def seen(
         smallest=spec.smallest,
         selection=selection,
         may_stop=may_stop(history, config, spec, round),
+        resting=resting(history, round),
         told=told,
     )
 

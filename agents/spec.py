@@ -84,7 +84,9 @@ class PilotSpec(Spec):
         default=20.0,
         gt=0,
         le=3600,
-        description="seconds that one answer may take, repairs included",
+        description="seconds that one answer may take, repairs included; a server that failed four"
+        " times in a row in the same way is asked in every second round, then in every fourth, and"
+        " so on, in every sixteenth at least",
     )
     share: float = Field(
         default=0.3, ge=0, le=1, description="hybrid: share of the rounds that the model may decide"

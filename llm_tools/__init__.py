@@ -3,7 +3,7 @@
 Light: LangChain is imported when a model is made, never by ``import llm_tools``.
 """
 
-from llm_tools.answers import Answer, CallFailed, Failure
+from llm_tools.answers import OF_SERVER, Answer, CallFailed, Failure
 from llm_tools.asking import ask
 from llm_tools.errors import LLMError, PromptError, SchemaError, ServerError, SpecError
 from llm_tools.models import chat_model
@@ -15,6 +15,7 @@ from llm_tools.talking import Reply, talk
 from llm_tools.tracing import forbid_tracing
 
 __all__ = [
+    "OF_SERVER",
     "Answer",
     "CallFailed",
     "ChatSpec",

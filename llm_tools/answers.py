@@ -37,6 +37,19 @@ class Failure(StrEnum):
     INVALID = "invalid"  # JSON that the schema refuses
 
 
+OF_SERVER = frozenset(
+    {
+        Failure.UNREACHABLE,
+        Failure.UNAUTHORISED,
+        Failure.RATE_LIMITED,
+        Failure.REJECTED,
+        Failure.SERVER_ERROR,
+        Failure.TIMEOUT,
+    }
+)
+"""Failures in which no model had its say; the others are a model's own."""
+
+
 class CallFailed(Exception):
     """A language model that gave no value; becomes the failure of an :class:`Answer`."""
 

@@ -45,6 +45,8 @@ class Adviser:
         for limited in ("calls", "tokens"):
             if observation.budget.get(limited, 1) <= 0:
                 return Answer(proposal=None, failure=f"the budget of {limited} is spent")
+        if observation.resting:
+            return Answer(proposal=None, failure=observation.resting)
         prompt = fill("decide", **shown(observation))
         reply = ask(self.model, prompt, schema_of(observation), deadline_s=self.deadline)
         trace = traced(reply) | {"prompt": f"{prompt.name}@{prompt.version}"}
@@ -55,12 +57,14 @@ class Adviser:
 
 def traced(reply: "Reply[Any]") -> dict[str, JsonValue]:
     """Keep what an auditor asks for."""
+    failed = {"failure": reply.failure.value} if reply.failure else {}
     return {
         "model": reply.model,
         "prompt_sha256": reply.prompt_sha256,
         "raw": reply.raw,
         "attempts": reply.attempts,
         "tokens": (reply.tokens_in or 0) + (reply.tokens_out or 0),
+        **failed,
     }
 
 

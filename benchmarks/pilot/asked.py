@@ -19,10 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from benchmarks.pilot.parts import ANSWER_TOKENS
 from federation.errors import ConfigError
 from federation.runs.storage import atomic_write
-from llm_tools import CallFailed, Failure, LLMError, OpenAISpec, chat_model, chat_spec
-
-SPOILT = (Failure.EMPTY, Failure.MALFORMED, Failure.REFUSAL, Failure.TOO_LARGE)
-"""Failures of the model, which would be the same again; others are the server's."""
+from llm_tools import OF_SERVER, CallFailed, Failure, LLMError, OpenAISpec, chat_model, chat_spec
 
 
 class Said(BaseModel):
@@ -113,7 +110,7 @@ class Asked:
         try:
             message = await self.model.ainvoke(messages, **how)
         except CallFailed as failed:
-            if failed.failure in SPOILT:
+            if failed.failure not in OF_SERVER:
                 return Said(
                     text=failed.raw,
                     tokens=failed.tokens,
