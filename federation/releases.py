@@ -131,6 +131,26 @@ def newest(run: Run) -> int | None:
     return records[0].round if records else None
 
 
+def check_round(run: Run, round: int, folder: Path) -> None:
+    """Refuse a round that :func:`release` would find nothing of; light.
+
+    Args:
+        run: it may be going on.
+        round: from 0.
+        folder: that holds releases; need not be there.
+
+    Raises:
+        ConfigError: if there is neither a checkpoint nor an earlier release of it.
+    """
+    if not releases_of(round, folder):  # old checkpoints are deleted as a run goes on
+        run.checkpoint(round)
+
+
+def releases_of(round: int, folder: Path) -> list[Path]:
+    """List the releases of a round that a folder holds, oldest first."""
+    return sorted(folder.glob(f"r{round + 1:04d}-*"), key=lambda path: path.stat().st_mtime)
+
+
 def release(source: Source, round: int, folder: Path) -> Release:
     """Write the adapter of a round into a folder of its own; one that is there already is checked.
 
@@ -144,7 +164,7 @@ def release(source: Source, round: int, folder: Path) -> Release:
         CorruptError: if the checkpoint, or the release that is there, is not as it was written.
         StorageError: if it cannot be written.
     """
-    earlier = sorted(folder.glob(f"r{round + 1:04d}-*"), key=lambda path: path.stat().st_mtime)
+    earlier = releases_of(round, folder)
     try:
         params = params_after(source, round)
     except ConfigError:  # old checkpoints are deleted as a run goes on

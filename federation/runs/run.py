@@ -224,14 +224,26 @@ class Run:
             CorruptError: if it is damaged.
             StorageError: if it cannot be read.
         """
-        files = checkpoint_files(self.path, self.history)
         if round is None:
-            round = max(files, default=None)
-        if round not in files or not files[round].exists():
-            there = [n for n, file in files.items() if file.exists()]
-            which = "any round" if round is None else f"round {round}"
-            raise ConfigError(f"{self.path} has no checkpoint of {which}; it has {there}")
-        return tree_files.load_tree(files[round], self.history.rounds[round].checkpoint_sha256)
+            round = max(checkpoint_files(self.path, self.history), default=-1)
+        file = self.checkpoint(round)
+        return tree_files.load_tree(file, self.history.rounds[round].checkpoint_sha256)
+
+    def checkpoint(self, round: int) -> Path:
+        """Name the file of the server state after a round, counted from 0; -1: after any.
+
+        Raises:
+            ConfigError: if there is none, naming the rounds that have one, counted from 1.
+        """
+        files = checkpoint_files(self.path, self.history)
+        there = [n for n, file in files.items() if file.exists()]
+        if round not in there:
+            which = "any round" if round < 0 else f"round {round + 1}"
+            those = ", ".join(str(n + 1) for n in there) or "none"
+            raise ConfigError(
+                f"{self.path} has no checkpoint of {which}; rounds that have one: {those}"
+            )
+        return files[round]
 
     @property
     def made(self) -> dict[Path, str | None]:

@@ -61,7 +61,7 @@ def test_examples_are_of_the_runs_own_test_set(voices):
     [
         (Who("centralised"), "no baseline 'centralised'"),
         (Who("local", client="nobody"), "no client 'nobody' trained alone"),
-        (Who("federated", round=9), "no checkpoint of round 9"),
+        (Who("federated", round=9), "no checkpoint of round 10"),
     ],
 )
 def test_models_that_are_not_there_are_refused_in_a_line(voices, who, says):

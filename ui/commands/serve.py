@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agents.serving.health import side_by_side
-from agents.serving.records import ALIAS, BASE, Kept, Served
+from agents.serving.records import ALIAS, BASE, SERVING, Kept, Served
 from agents.serving.spec import ServeSpec
 from agents.synthesis.make import ModelFailed
 from federation.errors import ConfigError
@@ -33,8 +33,25 @@ def main(args: Namespace) -> int:
     if args.round is not None and args.round < 1:
         raise ConfigError(f"--round {args.round}: rounds count from 1")
     spec = ServeSpec.of(engine=args.engine, port=args.port, options=tuple(args.option))
+    refuse_what_is_not_there(run, args)
     tables.out().print(f"starting {spec.engine} for {run.path}", soft_wrap=True)
     return by_vllm(run, spec, args) if spec.engine == "vllm" else by_transformers(run, spec, args)
+
+
+def refuse_what_is_not_there(run: Run, args: Namespace) -> None:
+    """Refuse rounds that cannot be served before a server is looked for and started.
+
+    Raises:
+        ConfigError: saying which rounds there are.
+    """
+    from agents.serving.place import ADAPTERS
+    from federation import releases
+
+    if args.round is not None:
+        releases.check_round(run, args.round - 1, run.path / SERVING / ADAPTERS)
+    elif not args.follow and releases.newest(run) is None:
+        later = "; wait for it with --follow" if args.engine == "vllm" else ""
+        raise ConfigError(f"{run.path} has no round yet{later}")
 
 
 def by_vllm(run: Run, spec: ServeSpec, args: Namespace) -> int:
@@ -74,15 +91,12 @@ def by_transformers(run: Run, spec: ServeSpec, args: Namespace) -> int:
 
 
 def first(bridge: "Bridge", args: Namespace) -> None:
-    """Serve the round that was asked for, or the newest; without any yet, wait if it is to come.
+    """Serve the round that was asked for, or the newest; without any yet, it is to come.
 
     Raises:
         ModelFailed: it cannot be served.
-        ConfigError: the run has none.
     """
     record = bridge.catch_up() if args.round is None else bridge.publish(args.round - 1)
-    if record is None and not args.follow:
-        raise ConfigError(f"{bridge.source.run.path} has no round yet; wait for it with --follow")
     if record is None:
         return
     tell(record)

@@ -137,10 +137,27 @@ def test_what_cannot_be_asked_for(finished, arguments, words, like_vllm, capsys)
     assert said.count("\n") == 1
 
 
-def test_a_round_that_is_not_there(run, like_vllm, capsys):
-    assert main(["serve", str(run.path), "--round", "7"]) == 10
-    assert "has no checkpoint of round" in capsys.readouterr().err
-    assert kinds(run) == ["started", "kept", "ended"]
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_a_round_that_is_not_there_is_told_before_a_server_is_looked_for(
+    run, engine, monkeypatch, capsys
+):
+    monkeypatch.delenv("FEDPILOT_VLLM_PYTHON", raising=False)
+    there = sorted(run.path.rglob("*"))
+    assert main(["serve", str(run.path), "--round", "77", "--engine", engine]) == 2
+    said = capsys.readouterr().err
+    assert "has no checkpoint of round 77; rounds that have one: 1, 2, 3" in said
+    assert said.count("\n") == 1
+    assert sorted(run.path.rglob("*")) == there
+
+
+def test_a_run_without_a_round_is_told_before_a_server_is_looked_for(run, monkeypatch, capsys):
+    monkeypatch.delenv("FEDPILOT_VLLM_PYTHON", raising=False)
+    file = run.path / "journal.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    first = next(i for i, line in enumerate(lines) if b'"kind":"round"' in line)
+    file.write_bytes(b"".join(lines[:first]))
+    assert main(["serve", str(run.path)]) == 2
+    assert "has no round yet; wait for it with --follow" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
