@@ -59,7 +59,8 @@ def test_a_run_is_paused_lengthened_and_let_go_on(call: Call, world: World, tmp_
     with paused(tmp_path / "run", world) as run:
         assert "running, paused" in call("show", run).out
         assert call("show", run, "--json").json["paused"] is True
-        call("steer", run, "pause").refused(2, "refused to pause: it is paused already")
+        call("steer", run, "pause").refused(2, "refused pause: it is paused already")
+        call("resume", run).refused(7, "is paused", f"fedpilot steer {run} resume")
         said = call("steer", run, "more-rounds", 1, "--by", "eve", "--json").json
         assert (said["command"], said["accepted"], said["reason"]) == ("more_rounds", True, "")
         record = Run.open(run).history.commands[said["id"]]
@@ -73,7 +74,8 @@ def test_a_run_is_paused_lengthened_and_let_go_on(call: Call, world: World, tmp_
 
 def test_a_longer_run_is_repeated_to_the_same_bits(call: Call, world: World, tmp_path: Path):
     with paused(tmp_path / "run", world, policy="null", bounds={"lr": [1e-3, 0.1]}) as run:
-        assert call("steer", run, "more-rounds", 1).out == "more-rounds: done\n"
+        said = call("steer", run, "more-rounds", 1).out
+        assert said == "more-rounds: it has 3 rounds now\n"
         call("steer", run, "resume")
         until(lambda: Run.open(run).status == "finished")
     assert "in each of its 3 rounds" in call("replay", run, "--out", tmp_path / "again").out
@@ -81,8 +83,10 @@ def test_a_longer_run_is_repeated_to_the_same_bits(call: Call, world: World, tmp
 
 def test_a_run_is_stopped_and_gone_on_with(call: Call, world: World, tmp_path: Path):
     with paused(tmp_path / "run", world) as run:
-        assert call("steer", run, "stop").out == "stop: done\n"
+        said = call("steer", run, "stop").out
+        assert said == f"stop: done; go on with it later: fedpilot resume {run}\n"
         until(lambda: Run.open(run).status == "stopped")
+    call("steer", run, "pause").refused(2, "is not running", f"fedpilot resume {run}")
     assert "stopped: stopped by person" in call("show", run).out
     assert resume(run, cache=world.folder / "cache").status == "finished"
 
@@ -97,7 +101,10 @@ def test_a_stop_is_one_line_and_a_code(call: Call, world: World, tmp_path: Path)
 
 
 def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tmp_path: Path):
-    call("steer", finished, "pause").refused(2, "is not running", "fedpilot resume")
+    last = len(Run.open(finished).rounds)
+    forked = f"fedpilot fork {finished} --round {last} --rounds N --out NEW"
+    for deed in (["pause"], ["more-rounds", 2]):
+        call("steer", finished, *deed).refused(2, "is finished", forked)
     call("steer", tmp_path / "nothing", "stop").refused(2, "not a run directory")
     assert not (finished / "inbox").exists()
 
@@ -127,6 +134,9 @@ def test_a_question_is_answered_from_the_command_line(call: Call, world: World, 
         call("steer", run, "resume")
         until(lambda: Run.open(run).asking is not None)
         assert f"fedpilot steer {run} approve round-1" in call("show", run).out
+        on = f"let it go on with: fedpilot steer {run} resume"
+        assert call("steer", run, "pause").out == f"pause: it waits after 0 of 2 rounds; {on}\n"
+        assert call("steer", run, "resume").out == "resume: done\n"
         shown = call("show", run, "--json").json["asking"]
         assert (shown["id"], shown["round"], shown["policy"]) == ("round-1", 1, "plateau@1")
         call("steer", run, "approve", "round-2").refused(2, "does not ask round-2: it asks round-1")

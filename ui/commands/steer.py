@@ -11,7 +11,7 @@ from typing import Any
 from agents.study import stopping
 from agents.study.ledger import RUNS, is_study
 from federation.errors import ConfigError
-from federation.runs.inbox import Command, parse, post
+from federation.runs.inbox import Command, MoreRounds, Pause, Stop, parse, post
 from federation.runs.records import CommandRecord
 from federation.runs.run import Run
 from ui.tables import print_json
@@ -30,18 +30,41 @@ def main(args: Namespace) -> int:
         return of_study(args)
     command = commanded(args)
     run = Run.open(args.directory)
+    refuse_finished(run)
     refuse_unasked(run, command)
     post(run.path, command)
-    record = acknowledgement(run, command.id)
+    run = acknowledged(run, command.id)
+    record = run.history.commands.get(command.id)
     if args.json:
         print_json(listed(args.directory, command, record))
-    elif record is None:
-        print(f"{args.deed}: the run will follow before its next round")
-    elif record.accepted:
-        print(f"{args.deed}: done")
+    elif record is None or record.accepted:
+        came = "the run will follow before its next round" if record is None else done(run, command)
+        print(f"{args.deed}: {came}{and_then(run, command)}")
     if record is not None and not record.accepted:
-        raise ConfigError(f"{run.path} refused to {args.deed}: {record.reason}")
+        raise ConfigError(f"{run.path} refused {args.deed}: {record.reason}")
     return 0
+
+
+def done(run: Run, command: Command) -> str:
+    """Say what has come of a command that was followed."""
+    match command:
+        case Pause():
+            return f"it waits after {len(run.rounds)} of {run.rounds_planned} rounds"
+        case MoreRounds():
+            return f"it has {run.rounds_planned} rounds now"
+        case _:
+            return "done"
+
+
+def and_then(run: Run, command: Command) -> str:
+    """Say how to take a command back, if that is not plain."""
+    match command:
+        case Pause():
+            return f"; let it go on with: fedpilot steer {run.path} resume"
+        case Stop():
+            return f"; go on with it later: fedpilot resume {run.path}"
+        case _:
+            return ""
 
 
 def of_study(args: Namespace) -> int:
@@ -94,6 +117,20 @@ def value(text: str) -> tuple[str, float]:
     raise ConfigError(f"{text!r}: write KEY=VALUE, for example lr=0.01")
 
 
+def refuse_finished(run: Run) -> None:
+    """Refuse to steer a run that has nothing left to do.
+
+    Raises:
+        ConfigError: naming what adds rounds to it.
+    """
+    if run.status == "finished":
+        last = run.history.last_round + 1
+        raise ConfigError(
+            f"{run.path} is finished; play further rounds in a copy: fedpilot fork {run.path}"
+            f" --round {last} --rounds N --out NEW"
+        )
+
+
 def refuse_unasked(run: Run, command: Command) -> None:
     """Refuse an answer to what is not asked before the run has to.
 
@@ -106,13 +143,13 @@ def refuse_unasked(run: Run, command: Command) -> None:
             raise ConfigError(f"{run.path} does not ask {command.asked}: {there}")
 
 
-def acknowledgement(run: Run, id: str) -> CommandRecord | None:
-    """Wait a moment for what the run says of a command."""
+def acknowledged(run: Run, id: str) -> Run:
+    """Wait a moment for the run to say something of a command; return it as it is then."""
     until = time.monotonic() + PATIENCE
     while id not in run.history.commands and time.monotonic() < until:
         time.sleep(0.05)
         run = run.refresh()
-    return run.history.commands.get(id)
+    return run
 
 
 def listed(path: Path, command: Command, record: CommandRecord | None) -> dict[str, Any]:
