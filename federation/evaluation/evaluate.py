@@ -185,7 +185,7 @@ def _generations(
         return np.array(answers, dtype=object).reshape(rows_CB.shape)
 
     cost = tokens.prompt_len + spec.max_new_tokens
-    answers_C = with_each(task, params_C, rows_C, cost, work, evaluation.limits)
+    answers_C = with_each(task, params_C, rows_C, cost, work, evaluation.limits, alone=True)
     return [
         _compared([examples[int(row)].response for row in rows], answers, spec)
         for rows, answers in zip(rows_C, answers_C, strict=True)

@@ -39,8 +39,8 @@ def example_nll(
     nats = np.empty(len(rows))
     work = reading(base, tokens)
     with forward_attention(base):
-        for places_CB, nats_CB in in_passes(work, [rows], tokens.lengths, max_batch_tokens):
-            nats[places_CB[0]] = nats_CB[0]
+        for places_CB, rows_CB in in_passes([rows], tokens.lengths, max_batch_tokens):
+            nats[places_CB[0]] = work(rows_CB)[0]
     return counted(tokens, rows, nats)
 
 

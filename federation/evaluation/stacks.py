@@ -10,6 +10,7 @@ Shape suffixes: C models (clients), P flat parameters, B examples of each.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,9 @@ from torch import Tensor
 
 from federation.training import kernels
 from federation.training.base import Base
+from federation.training.engine import passes_at_once
 from federation.training.local import Task
+from federation.training.workers import side_by_side
 
 Work = Callable[[np.ndarray], np.ndarray]  # row numbers (C, B) -> a value for each, (C, B)
 
@@ -74,15 +77,14 @@ def bound(task: Task, params_C: Tensor | None) -> Iterator[None]:
 
 
 def in_passes(
-    work: Work, rows_C: Sequence[np.ndarray], cost: np.ndarray, tokens: int
+    rows_C: Sequence[np.ndarray], cost: np.ndarray, tokens: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield, pass by pass, places ``(C, B)`` in ``rows_C`` and what ``work`` makes of those rows.
+    """Yield, pass by pass, places ``(C, B)`` in ``rows_C`` and the rows there.
 
     Examples go longest first, so that what shares a pass is about equally long and the first pass
     needs the most memory.
 
     Args:
-        work: what is computed for rows ``(C, B)``.
         rows_C: row numbers of each model, those with most rows first.
         cost: tokens of every row, indexed by row number.
         tokens: most tokens of a pass.
@@ -95,7 +97,7 @@ def in_passes(
         size = min(max(1, tokens // (longest * len(active))), least_left)
         places_CB = np.stack([order_C[c][start : start + size] for c in active])
         rows_CB = np.stack([rows_C[c][places] for c, places in zip(active, places_CB, strict=True)])
-        yield places_CB, work(rows_CB)
+        yield places_CB, rows_CB
         start += size
 
 
@@ -106,8 +108,9 @@ def with_each(
     cost: np.ndarray,
     work: Work,
     limits: Limits,
+    alone: bool = False,
 ) -> list[np.ndarray]:
-    """Let every model work on its own rows, several models a pass.
+    """Let every model work on its own rows, several models a pass, several passes at a time.
 
     Row c of the answer depends on row c of the parameters and its rows alone, up to rounding.
 
@@ -117,7 +120,8 @@ def with_each(
         rows_C: row numbers of each model; a model may have none.
         cost: tokens of every row, indexed by row number.
         work: what is computed while the models of a pass are bound.
-        limits: how much goes into one pass.
+        limits: how much goes into one pass, or into those at a time together.
+        alone: whether one pass has to end before the next: where work changes the model meanwhile.
 
     Returns:
         For each model, one value per row, in the order of its rows.
@@ -131,12 +135,15 @@ def with_each(
     results: list[np.ndarray] = [np.empty(0)] * models
     most_rows_first = sorted(range(models), key=lambda c: -len(rows_C[c]))
     stack = min(limits.models, task.trainable.rows_per_pass or limits.models)
-    for start in range(0, models, stack):
-        members = most_rows_first[start : start + stack]
-        some_C = None if params_C is None else params_C[members]
-        values_C = _stack(task, some_C, [rows_C[c] for c in members], cost, work, limits.tokens)
-        for c, values in zip(members, values_C, strict=True):
-            results[c] = values
+    with forward_attention(task.base):  # for all threads, before the first and after the last
+        for start in range(0, models, stack):
+            members = most_rows_first[start : start + stack]
+            some_C = None if params_C is None else params_C[members]
+            some_rows_C = [rows_C[c] for c in members]
+            count = 1 if alone else passes_at_once(task, len(some_rows_C[0]))
+            values_C = _stack(task, some_C, some_rows_C, cost, work, limits.tokens, count)
+            for c, values in zip(members, values_C, strict=True):
+                results[c] = values
     return results
 
 
@@ -147,15 +154,20 @@ def _stack(
     cost: np.ndarray,
     work: Work,
     tokens: int,
+    count: int,
 ) -> list[np.ndarray]:
-    """Do the same for one stack of models, those with most rows first."""
+    """Do the same for one stack of models, those with most rows first, ``count`` passes at once."""
 
     def bound_work(rows_CB: np.ndarray) -> np.ndarray:
         with bound(task, None if params_C is None else params_C[: len(rows_CB)]):
             return work(rows_CB)
 
+    if count > 1:  # no more in memory than one pass would have, and none much later than the rest
+        tokens = min(tokens, int(sum(cost[rows].sum() for rows in rows_C))) // count
+    passes = list(in_passes(rows_C, cost, tokens))
+    calls = (partial(bound_work, rows_CB) for _, rows_CB in passes)
     parts_C: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in rows_C]
-    for places_CB, values_CB in in_passes(bound_work, rows_C, cost, tokens):
+    for (places_CB, _), values_CB in zip(passes, side_by_side(calls, count), strict=True):
         for c, part in enumerate(zip(places_CB, values_CB, strict=True)):
             parts_C[c].append(part)
     return [_in_order(parts) for parts in parts_C]

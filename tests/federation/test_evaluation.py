@@ -3,6 +3,8 @@
 import copy
 import json
 import math
+import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -29,7 +31,7 @@ from federation.data.templates import parse_templates
 from federation.data.tokens import sequence_format
 from federation.errors import DataError
 from federation.evaluation import evaluate as module
-from federation.evaluation import prefixes, scores
+from federation.evaluation import prefixes, scores, stacks
 from federation.evaluation.choices import choice_sequences
 from federation.evaluation.evaluate import (
     Evaluation,
@@ -156,6 +158,38 @@ def test_a_stack_of_clients_is_each_client_alone(asked):
         assert close(together[c]["nats"], alone["nats"])
     (unbound,) = score(asked, None, [ROWS])
     assert not close(unbound["nats"][:2], together[0]["nats"], 1e-3)
+
+
+@pytest.mark.parametrize("metrics", [("nll", "choice"), ("exact_match",)], ids="+".join)
+def test_passes_side_by_side_change_nothing(asked, plain, metrics, monkeypatch):
+    base = prepare("small", copy.deepcopy(plain), byte_tokenizer())
+    lora = LoRA(base, LoRASpec(rank=2, targets=("q_proj", "v_proj", "down_proj")))
+    asked = replace(asked, task=replace(asked.task, base=base, trainable=lora))
+    asked = measuring(asked, *metrics, max_new_tokens=3)
+    params_C, rows_C = adapters(asked, 2), [ROWS, ROWS[5:17]]
+    one_by_one = score(asked, params_C, rows_C)
+    threads, attention, bound = set(), set(), stacks.bound
+
+    @contextmanager
+    def watched(*args):
+        with bound(*args):
+            yield
+        threads.add(threading.get_ident())
+        attention.add(base.model.config._attn_implementation)
+
+    monkeypatch.setattr(stacks, "bound", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        together = score(asked, params_C, rows_C)
+    finally:
+        torch.set_num_threads(before)
+    for got, want in zip(together, one_by_one, strict=True):
+        assert got.keys() == want.keys()
+        assert all(close(got[name], want[name]) for name in want)
+    assert len(threads) == (1 if "exact_match" in metrics else 2)
+    assert attention == {"sdpa"}, "one pass took the others' attention away"
+    assert base.model.config._attn_implementation == kernels.ATTENTION
 
 
 def test_whole_models_are_evaluated_one_a_pass(plain, corpus, asked):
