@@ -42,10 +42,13 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--json", action="store_true", help=help)
     help = "under a minute: shows that everything works, the figures mean nothing"
     parser.add_argument("--quick", action="store_true", help=help)
-    help = "one track; may be repeated (default: all)"
+    help = "one track; may be repeated (default: all that are not taken over)"
     parser.add_argument("--track", choices=TRACKS, action="append", default=[], help=help)
-    help = "take tracks that are not chosen over from a report's figures, .json"
-    parser.add_argument("--take", metavar="FILE", type=Path, help=help)
+    help = (
+        "take tracks that are not played over from a report's figures, .json; may be repeated, the"
+    )
+    help += " last that has a track holds"
+    parser.add_argument("--take", metavar="FILE", type=Path, action="append", default=[], help=help)
     help = "a language model to score: 'openai:MODEL@URL' or 'scripted:FILE'; may be repeated"
     parser.add_argument("--model", metavar="SPEC", action="append", default=[], help=help)
     help = "most requests to a model now; what it said is kept, the same command goes on from there"
@@ -56,15 +59,20 @@ def parse(argv: Sequence[str]) -> Namespace:
 
 
 def command(args: Namespace) -> str:
-    """Write the command that repeats a report."""
+    """Write the command that makes a report."""
+    words = [word for file in args.take for word in ("--take", file.name)]
+    words += ["--out", str(Path("docs", args.out.name))] if args.out else []
+    words += ["--json"] if args.json else []
+    return " ".join([repeats(args, args.track), shlex.join(words)]).strip()
+
+
+def repeats(args: Namespace, tracks: Sequence[str]) -> str:
+    """Write the command that repeats some tracks."""
     words = ["fedpilot", "bench", "pilot"]
-    words += [word for name in args.track for word in ("--track", name)]
+    words += [word for name in tracks for word in ("--track", name)]
     words += [word for spec in args.model for word in ("--model", spec)]
     words += ["--tokens", str(args.tokens)] if args.tokens != ANSWER_TOKENS else []
-    words += ["--take", str(args.take)] if args.take else []
-    words += ["--quick"] if args.quick else []
-    words += ["--out", str(Path("docs", args.out.name))] if args.out else []
-    return shlex.join(words + (["--json"] if args.json else []))
+    return shlex.join(words + (["--quick"] if args.quick else []))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -79,9 +87,10 @@ def main(argv: Sequence[str]) -> int:
     args = parse(argv)
     models = asked_models(args)
     effort = replace(QUICK if args.quick else Effort(), models=models, tokens=args.tokens)
-    chosen = [name for name in TRACKS if name in args.track or not args.track]
-    found = taken(args.take) if args.take else {}
-    found |= {name: played(name, effort) for name in chosen}
+    found = {name: part for file in args.take for name, part in taken(file).items()}
+    missing = [name for name in TRACKS if name not in found]
+    chosen = [name for name in TRACKS if name in (args.track or missing)]
+    found |= {name: played(name, effort, repeats(args, [name])) for name in chosen}
     parts = [found[name] for name in TRACKS if name in found]
     label = the_table().label if found.keys() & set(TABULAR) else None
     text = report.document(parts, effort, command(args), label)
@@ -135,10 +144,10 @@ def the_table() -> "Table":
     return read()
 
 
-def played(name: str, effort: Effort) -> Part:
+def played(name: str, effort: Effort, command: str) -> Part:
     """Play a track and say how long it took."""
     began = time.perf_counter()
-    part = track(name)(effort)
+    part = replace(track(name)(effort), command=command)
     print(f"{part.heading}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return part
 

@@ -102,6 +102,8 @@ class Steered:
         repeats: by how much rounds differ from themselves under other draws.
         tokens: spent on a model.
         asked: questions that were put to it.
+        failures: those of them that were not answered, or whose answer the guard refused.
+        abstained: those on which it left everything as it was, or to the optimizer.
         sources: who decided how often.
     """
 
@@ -112,12 +114,9 @@ class Steered:
     repeats: list[float] = field(default_factory=list)
     tokens: int = 0
     asked: int = 0
+    failures: int = 0
+    abstained: int = 0
     sources: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def failures(self) -> int:
-        """Questions that were not answered, or whose answer the guard refused."""
-        return self.asked - self.sources.get("llm", 0)
 
     def reached(self, target: float) -> int | None:
         """Return the first round, counted from 0, whose loss is at most the target."""
@@ -146,12 +145,21 @@ def steer(setup: Setup, name: str, table: Mapping[str, Any], model: Any = None) 
         found.losses.append(loss)
         found.bytes.append(moved)
         found.sources[decision.source] = found.sources.get(decision.source, 0) + 1
-        trace = decision.details.get("trace")
-        if isinstance(trace, dict) and "attempts" in trace:
-            found.asked += 1
-            found.tokens += int(trace["tokens"])  # pyright: ignore[reportArgumentType]
+        count_question(found, decision)
     found.test = run.losses[-1].test if run.losses else np.inf
     return found
+
+
+def count_question(found: Steered, decision: DecisionRecord) -> None:
+    """Count what asking a model before a decision came to, if one was asked."""
+    trace: Any = decision.details.get("trace")
+    if not isinstance(trace, dict) or "attempts" not in trace:
+        return
+    alone = decision.source == "llm" and decision.details["verdict"] == "abstained"
+    left = alone or trace.get("adviser") == "abstained"
+    found.asked, found.tokens = found.asked + 1, found.tokens + int(trace["tokens"])
+    found.abstained += left
+    found.failures += not (left or decision.source == "llm")
 
 
 def shadow_loss(run: Simulation, decision: DecisionRecord) -> float | None:
@@ -234,7 +242,7 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
             "harmful": {name: harmful(played, name, floor) for name in names},
             **{
                 key: {n: sum(getattr(own[n], key) for own in played.values()) for n in names}
-                for key in ("tokens", "asked", "failures")
+                for key in ("tokens", "asked", "failures", "abstained")
             },
         },
     )

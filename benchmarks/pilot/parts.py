@@ -36,6 +36,7 @@ class Part:
         says: paragraphs: what was done, what it came to.
         grids: tables.
         figures: everything, as JSON values.
+        command: that repeats the track alone.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Part:
     says: Sequence[str]
     grids: Sequence[Grid] = ()
     figures: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
 
     def json(self) -> dict[str, Any]:
         """Give it as plain values."""
@@ -55,13 +57,15 @@ class Part:
             "says": list(self.says),
             "grids": grids,
             "figures": self.figures,
+            "command": self.command,
         }
 
     @classmethod
     def of(cls, name: str, values: Mapping[str, Any]) -> "Part":
         """Read what :meth:`json` gave."""
         grids = tuple(Grid(**grid) for grid in values["grids"])
-        return cls(name, values["heading"], values["says"], grids, values["figures"])
+        rest = values["figures"], values.get("command", "")
+        return cls(name, values["heading"], values["says"], grids, *rest)
 
     def markdown(self) -> str:
         """Write it for a document."""

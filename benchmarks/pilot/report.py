@@ -38,7 +38,7 @@ def document(
     if effort.quick:
         blocks.append(TRIAL)
     blocks += [headline(parts), *(part.markdown() for part in parts)]
-    blocks.append(made_with(command, label))
+    blocks.append(made_with(parts, command, label))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -97,6 +97,8 @@ def asked(part: Part, name: str) -> str:
     answers = questions - part.figures["failures"].get(name, 0)
     over = part.figures["lift_over_null"][name]
     instead = "" if answers else " (scored is what was done instead)"
+    abstained = part.figures.get("abstained", {}).get(name, 0)
+    instead = f", {abstained} of them to abstain" if abstained else instead
     tokens = part.figures["tokens"][name]
     return (
         f"; {answers} answers of {questions} questions{instead}, {tokens:,} tokens;"
@@ -104,9 +106,11 @@ def asked(part: Part, name: str) -> str:
     )
 
 
-def made_with(command: str, label: Mapping[str, Any] | None) -> str:
+def made_with(parts: Sequence[Part], command: str, label: Mapping[str, Any] | None) -> str:
     """Say how to repeat it and with what it was made."""
     lines = ["## Made with", f"`{command}`, Python {platform.python_version()}."]
+    if own := [f"- {part.heading}: `{part.command}`" for part in parts if part.command]:
+        lines += ["What plays a track alone:", "\n".join(own)]
     if label:
         versions = ", ".join(f"{name} {v}" for name, v in label["versions"].items())
         lines.append(

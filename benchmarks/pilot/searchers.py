@@ -52,6 +52,7 @@ class Episode:
         tokens: spent on models.
         asked: questions that were put to them.
         failures: why one was not answered.
+        abstained: questions on which a model left it to the optimizer, or to the default.
     """
 
     curves: np.ndarray
@@ -62,6 +63,7 @@ class Episode:
     tokens: int = 0
     asked: int = 0
     failures: list[str] = field(default_factory=list)
+    abstained: int = 0
 
     @property
     def final(self) -> np.ndarray:
@@ -293,6 +295,8 @@ def accepted(answer: Answer, episode: Episode) -> tuple[str, Values]:
     episode.tokens += int(tokens) if isinstance(tokens, int | float) else 0
     episode.asked += "attempts" in answer.trace
     proposal: Proposal | None = answer.proposal
+    alone = proposal is not None and proposal.source == "llm" and proposal.abstains
+    episode.abstained += alone or answer.trace.get("adviser") == "abstained"
     if "adviser" in answer.trace and answer.trace["adviser"] != "abstained":
         episode.failures.append(str(answer.trace["adviser"]))
     if proposal is not None and within(SPACE, proposal.values):

@@ -52,6 +52,7 @@ class Scored:
         tokens: spent.
         asked: questions that were put to a model.
         failures: those of them that it did not answer.
+        abstained: those of them on which it left everything as it was.
     """
 
     cells: Sequence[int]
@@ -62,6 +63,7 @@ class Scored:
     tokens: int
     asked: int
     failures: int
+    abstained: int
 
     def areas(self, evaluations: int) -> np.ndarray:
         """Return the regret area of every cell, mean over repeats, ``(cells,)``."""
@@ -86,7 +88,7 @@ def score(searcher: Searcher, table: Table, cells: Sequence[int], repeats: int) 
     """Let a policy search cells some times."""
     curves = np.zeros((len(cells), repeats, MOST))
     test = np.zeros_like(curves)
-    overruled = harmful = tokens = asked = failures = 0
+    overruled = harmful = tokens = asked = failures = abstained = 0
     for cell, (s, k) in enumerate(CELLS[i] for i in cells):
         floor = seed_noise(table.validation[s, :, :, -1])
         judged = table.test[s, k, :, -1]
@@ -98,8 +100,9 @@ def score(searcher: Searcher, table: Table, cells: Sequence[int], repeats: int) 
             worse = [harms(done, trial, floor) for trial in done.shadows]
             overruled, harmful = overruled + len(worse), harmful + sum(worse)
             tokens, asked = tokens + done.tokens, asked + done.asked
-            failures += len(done.failures)
-    return Scored(cells, curves, test, overruled, harmful, tokens, asked, failures)
+            failures, abstained = failures + len(done.failures), abstained + done.abstained
+    counts = overruled, harmful, tokens, asked, failures, abstained
+    return Scored(cells, curves, test, *counts)
 
 
 def harms(done: Episode, trial: int, floor: float) -> bool:
@@ -210,6 +213,7 @@ def run(table: Table, effort: Effort) -> Part:
             "tokens": {n: x.tokens for n, x in scored.items()},
             "asked": {n: x.asked for n, x in scored.items() if x.asked},
             "failures": {n: x.failures for n, x in scored.items() if x.failures},
+            "abstained": {n: x.abstained for n, x in scored.items() if x.abstained},
         },
     )
 
@@ -281,11 +285,11 @@ def lifted(scored: Mapping[str, Scored], against: Mapping[str, Lift], best: str)
             f"{x.harmful}/{x.overruled} ({x.harmful / x.overruled:.0%})" if x.overruled else "-"
         )
         cells = f"{own.wins}/{own.ties}/{own.losses}"
-        answered = f"{x.asked - x.failures}/{x.asked}" if x.asked else "-"
+        answered = f"{x.asked - x.failures}/{x.asked}, {x.abstained}" if x.asked else "-"
         told = [harmful, answered, str(x.tokens or "-")]
         rows.append([name, written(own.interval), cells, own.words, *told])
     columns = ["policy", "lift", "win/tie/loss", "verdict", "harmful overrulings"]
-    columns += ["answers of questions", "tokens"]
+    columns += ["answers of questions, abstained", "tokens"]
     return Grid(f"Paired lift in regret area over {best}, {MOST} evaluations", columns, rows)
 
 

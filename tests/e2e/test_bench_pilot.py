@@ -22,6 +22,7 @@ from benchmarks.pilot.asked import Asked
 from benchmarks.pilot.diagnose import outlier
 from benchmarks.pilot.exclude import KINDS, Evidence, Outcome, caught
 from benchmarks.pilot.explanations import Checked, mutations
+from benchmarks.pilot.online import Steered, count_question
 from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
 from benchmarks.pilot.scenarios import ROUNDS
 from benchmarks.pilot.trying import Trial, Tried
@@ -29,7 +30,7 @@ from benchmarks.pilot.tune import CELLS
 from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
 from federation.errors import ConfigError
 from federation.plan import Reports
-from federation.runs.records import Effect
+from federation.runs.records import DecisionRecord, Effect
 from llm_tools import CallFailed, Failure, OpenAISpec, ask
 from tests.tiny_tables import made_up
 from ui.main import main
@@ -215,7 +216,11 @@ def test_tracks_are_taken_over_from_a_report(tmp_path, monkeypatch, capsys):
     old = [replace(a_part("tune"), grids=(grid,)), Part("select", "Old", ["Old words."])]
     file = tmp_path / "old.json"
     file.write_text(report.as_json(old, "", None))
-    monkeypatch.setattr(command, "played", lambda name, effort: Part(name, "New", ["New words."]))
+    monkeypatch.setattr(
+        command,
+        "played",
+        lambda name, effort, command: Part(name, "New", ["New words."], command=command),
+    )
     monkeypatch.setattr(command, "the_table", made_up)
     assert main(["bench", "pilot", "--track", "select", "--take", str(file), "--json"]) == 0
     tracks = json.loads(capsys.readouterr().out)["tracks"]
@@ -224,6 +229,24 @@ def test_tracks_are_taken_over_from_a_report(tmp_path, monkeypatch, capsys):
     file.write_text("{}")
     assert main(["bench", "pilot", "--track", "select", "--take", str(file)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_report_is_put_together_from_its_parts(tmp_path, monkeypatch, capsys):
+    """The last file that has a track holds, nothing is played, and each says what played it."""
+    whole, part = tmp_path / "whole.json", tmp_path / "part.json"
+    tracks = [Part(name, f"Old {name}", ["Words."], command="old") for name in command.TRACKS]
+    tracks[:2] = [replace(a_part(name), command="old") for name in command.TRACKS[:2]]
+    whole.write_text(report.as_json(tracks, "", None))
+    one = replace(a_part("online"), heading="New online", command="fedpilot bench pilot --track x")
+    part.write_text(report.as_json([one], "", None))
+    monkeypatch.setattr(command, "played", None)
+    monkeypatch.setattr(command, "the_table", made_up)
+    assert main(["bench", "pilot", "--take", str(whole), "--take", str(part)]) == 0
+    text = capsys.readouterr().out
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")][2] == "New online"
+    assert "`fedpilot bench pilot --take whole.json --take part.json`" in text
+    assert "- Old canary: `old`\n" in text
+    assert "- New online: `fedpilot bench pilot --track x`" in text
 
 
 def test_the_command_repeats_itself():
@@ -253,6 +276,56 @@ def test_a_scripted_model_is_scored_beside_the_others(tmp_path, monkeypatch, cap
     assert figures["failures"] == {} and f"hybrid+{spec}" in figures["lift"]
     # A model that always names the default finds nothing, and cannot be worse than it.
     assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
+
+
+def test_a_model_that_abstains_is_not_one_that_fails(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "model.jsonl"
+    answer = {"lr": 0.1, "steps": 2, "cohort_size": 3, "abstain": True, "rationale": "as is"}
+    file.write_text((json.dumps({"answer": answer}) + "\n") * 2000)
+    monkeypatch.setattr(command, "the_table", made_up)
+    monkeypatch.setattr(command, "QUICK", replace(QUICK, calibrations=2))
+    monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
+    spec = f"scripted:{file}"
+    assert main(["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]) == 0
+    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
+    assert figures["failures"] == {} and figures["abstained"] == figures["asked"]
+    for asking, other in ((f"llm:{spec}", "default"), (f"hybrid+{spec}", "tpe")):
+        assert figures["asked"][asking] > 0
+        assert figures["areas"][asking] == pytest.approx(figures["areas"][other])
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "trace", "counts"),
+    [
+        ("llm", "accepted", {"attempts": 1, "tokens": 9}, (1, 0, 0, 9)),
+        ("llm", "abstained", {"attempts": 1, "tokens": 9}, (1, 0, 1, 9)),
+        ("fallback", "rejected", {"attempts": 3, "tokens": 9}, (1, 1, 0, 9)),
+        ("fallback", "rejected", {}, (0, 0, 0, 0)),  # nobody was asked
+        (
+            "optimizer",
+            "accepted",
+            {"attempts": 1, "tokens": 9, "adviser": "abstained"},
+            (1, 0, 1, 9),
+        ),
+        (
+            "optimizer",
+            "accepted",
+            {"attempts": 1, "tokens": 0, "adviser": "timeout: x"},
+            (1, 1, 0, 0),
+        ),
+        ("optimizer", "accepted", {"adviser": "rested"}, (0, 0, 0, 0)),
+    ],
+)
+def test_questions_of_a_steered_run_are_counted_by_what_came_of_them(
+    source, verdict, trace, counts
+):
+    found = Steered()
+    details = {"verdict": verdict, "trace": trace}
+    record = DecisionRecord(
+        round=0, source=source, policy="p", clients=(), work={}, details=details
+    )
+    count_question(found, record)
+    assert (found.asked, found.failures, found.abstained, found.tokens) == counts
 
 
 class Teller:
