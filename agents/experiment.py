@@ -149,7 +149,10 @@ def replay(
     """
     run = Run.open(path)
     if run.status != "finished" or run.history.start is None:
-        raise ConfigError(f"{path} is {run.status}; only a finished run is repeated")
+        raise ConfigError(
+            f"{path} is {run.status}, and only a finished run is repeated; finish it by: fedpilot"
+            f" resume {path}"
+        )
     config = Config.from_table(run.config, f"{path}/config.json")
     start = run.history.start
     engine = config.engine.model_copy(update={"chunk": start.chunk_size, "threads": start.threads})

@@ -28,6 +28,7 @@ from federation.pretraining.recipe import recipe_of
 from federation.runs import storage
 from federation.runs.peft_files import load_adapter, peft_config, save_adapter
 from federation.runs.run import Run
+from federation.runs.tree_files import saving
 from federation.training.base import Base, Dtype, load_base, load_tokenizer, loading, model_source
 from federation.training.build import build_algorithm, build_trainable
 from federation.training.lora import LoRA, peft_name
@@ -237,7 +238,7 @@ def whole_model(source: Source, params: Tensor | None, template: str, folder: Pa
         add_adapter(model, source.lora, params)
     tokenizer.chat_template = tokenizer.chat_template or template
     logging.disable_progress_bar()
-    with storage.explained(folder):
+    with saving(folder):
         shutil.rmtree(folder, ignore_errors=True)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -3,7 +3,8 @@
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +101,8 @@ def publish(
     )
     card = card_of(profile, made, known, seed=seed)
     lines = [json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in made.rows]
-    write(files, "".join(lines).encode(), card, profile, gate, cache, say)
+    with all_or_nothing(files):
+        write(files, "".join(lines).encode(), card, profile, gate, cache, say)
     return card
 
 
@@ -127,6 +129,16 @@ def check(files: Files, profile: Profile, gate: Config | None) -> None:
         check_fields(gate)
     with storage.explained(files.rows.parent):
         files.rows.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def all_or_nothing(files: Files) -> Iterator[None]:
+    """Leave no part of a set behind that was not written to its end, be it by Ctrl-C."""
+    try:
+        yield
+    except BaseException:
+        storage.remove([files.rows, files.rejected, files.card, files.readable])
+        raise
 
 
 def write(

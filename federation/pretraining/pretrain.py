@@ -28,6 +28,7 @@ from federation.pretraining.texts import SOURCES
 from federation.pretraining.vocabulary import END, train_tokenizer
 from federation.runs.folder import CONFIG
 from federation.runs.run import Run
+from federation.runs.tree_files import saving
 from federation.runs.writer import RunWriter
 from federation.session import Session, Watch, ending
 from federation.training.base import CPU, prepare, resolve_device, resolve_dtype
@@ -169,11 +170,16 @@ def shards(count: int, recipe: Recipe) -> dict[str, np.ndarray]:
 
 
 def save(layout: Layout, params: Tensor, materials: Materials, out: Path) -> None:
-    """Write a folder that transformers loads: bfloat16 weights and the tokenizer."""
+    """Write a folder that transformers loads: bfloat16 weights and the tokenizer.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     model = materials.model
     model.load_state_dict(layout.views(params), strict=False)
-    moved(model, torch.bfloat16, CPU).save_pretrained(out)
-    materials.tokenizer.save_pretrained(out)
+    with saving(out):
+        moved(model, torch.bfloat16, CPU).save_pretrained(out)
+        materials.tokenizer.save_pretrained(out)
 
 
 def pretrain(recipe: Recipe, texts: Path, out: Path, watch: Watch | None = None) -> Run:

@@ -14,7 +14,7 @@ Reading takes no lock and needs no torch, until a checkpoint is asked for.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
@@ -276,7 +276,11 @@ class Run:
         with storage.explained(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix=".export-", dir=path.parent) as folder:
-                copytree(adapter, Path(folder) / path.name).rename(path)
+                made = Path(folder) / path.name
+                made.mkdir()
+                for file in adapter.iterdir():
+                    copyfile(file, made / file.name)
+                made.rename(path)
         storage.sync_directory(path.parent)
         return path
 

@@ -243,7 +243,7 @@ def _explain(path: Path, need: int | None, error: OSError) -> str:
         wanted = "space" if need is None else size_text(need)
         free = size_text(shutil.disk_usage(path.parent).free)
         full = f"{path}: {reason}: need {wanted} in {path.parent}, {free} free"
-        return f"{full}; make room and resume"
+        return f"{full}; make room, then resume or repeat it"
     if error.errno in DENIED:
         return f"{path}: {reason}; make it writable for this user, or choose another place"
     if error.errno == errno.ENOENT:

@@ -5,7 +5,10 @@ Knows tensors and files, not runs.  Torch is imported only when a tree is at han
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +46,27 @@ def _canonical(data: bytes) -> bytes:
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text + data[start:]
+
+
+@contextmanager
+def saving(path: Path) -> Iterator[None]:
+    """Let a library write safetensors, and turn what it says of the disk into one line.
+
+    Args:
+        path: what is being written.
+
+    Raises:
+        StorageError: in place of what the system or safetensors raises.
+    """
+    from safetensors import SafetensorError
+
+    with storage.explained(path):
+        try:
+            yield
+        except SafetensorError as error:
+            if found := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+            raise
 
 
 def decode_tree(data: bytes, where: object) -> "Tree":

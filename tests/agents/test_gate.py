@@ -15,7 +15,7 @@ from agents.synthesis.publish import Files, publish
 from federation import experiment
 from federation.address import generator
 from federation.config import Config
-from federation.errors import ConfigError
+from federation.errors import ConfigError, StorageError
 from federation.pretraining.vocabulary import train_tokenizer
 from federation.specs import LoRASpec
 from tests.agents.made_up import profile
@@ -162,6 +162,26 @@ def test_a_set_lies_where_the_verdict_says(tmp_path, monkeypatch, admitted):
     assert json.loads(files.card.read_text()) == card
     assert card["gate"]["gain"] is None and card["gate"]["having"] == [None] * 3
     assert ("gate: admitted" if admitted else "gate: rejected") in files.readable.read_text()
+
+
+def test_a_set_is_written_to_its_end_or_not_at_all(tmp_path, monkeypatch):
+    def stopped(*rest: object) -> Verdict:
+        raise KeyboardInterrupt
+
+    def full(path: Path, data: bytes) -> None:
+        if path.name.endswith(".card.json"):
+            raise StorageError(f"{path}: no space left on device")
+        path.write_bytes(data)
+
+    out = tmp_path / "set.jsonl"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(gate, "judge", stopped)
+        publish(profile(), out, seed=0, cache=tmp_path, gate=Config.from_table({}))
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr("agents.synthesis.publish.storage.atomic_write", full)
+        publish(profile(), out, seed=0, cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+    publish(profile(), out, seed=0, cache=tmp_path)
 
 
 # --- real runs ----------------------------------------------------------------------------------

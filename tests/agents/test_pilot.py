@@ -211,5 +211,5 @@ def test_only_a_finished_run_is_repeated(world, tmp_path):
             cache=world.folder / "cache",
             watch=experiment.Watch(record=stop),
         )
-    with pytest.raises(ConfigError, match="is stopped; only a finished run is repeated"):
+    with pytest.raises(ConfigError, match="is stopped, and only a finished run is repeated"):
         replay(tmp_path / "torn", tmp_path / "again", cache=world.folder / "cache")

@@ -250,3 +250,19 @@ def test_a_recorded_hash_finds_every_flipped_bit(tmp_path):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
         with pytest.raises(CorruptError):
             tree_files.load_tree(path, sha256)
+
+
+def test_a_full_disk_is_one_line_when_safetensors_writes(tmp_path):
+    """The library has an error of its own, of the system's it keeps the number."""
+    from safetensors.torch import save_file
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        full = pytest.raises(
+            StorageError, match=r"model: file too large: need space in .*make room"
+        )
+        with full, tree_files.saving(tmp_path / "model"):
+            save_file({"x": torch.zeros(100_000)}, tmp_path / "model.safetensors")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,6 +1,7 @@
 """What a person sees when something is wrong: one line, a code, and nothing lost."""
 
 import fcntl
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -354,3 +355,15 @@ def test_a_full_disk(call: Call, world: World, tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
     said = call("resume", out)
     assert said.code == 0 and len(Run.open(out).rounds) == 3 >= committed
+
+
+@pytest.mark.parametrize("how", [[], ["--round", 3], ["--whole"]], ids=["", "round", "whole"])
+def test_a_full_disk_stops_an_export_in_one_line(how: list, call: Call, finished: Path, tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        said = call("export", finished, "--to", tmp_path / "out", *how)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    said.refused(6, "file too large", "make room, then resume or repeat it")
+    assert len(said.err) < 400 and not list(tmp_path.iterdir())
