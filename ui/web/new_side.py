@@ -15,7 +15,7 @@ from ui.web.checker import answer_of
 from ui.web.draft import SECTIONS, section_named
 from ui.web.figures import seconds_text
 from ui.web.forms import Table, got
-from ui.web.new_state import NAME, ask
+from ui.web.new_state import EXPERIMENT, ask
 from ui.web.shell import plain, problems, shelf, watch
 from ui.web.written import command_text, python_text, toml_text
 
@@ -28,8 +28,9 @@ def start(table: Table, config: Config | None, error: str, named: str) -> str:
     suggested = actions.free_name(runs, named or str(got(table, "algorithm.name", "run")))
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input(
-            "Name of the run", suggested, key=NAME, max_chars=64, persist_state="session"
-        )
+            "Name of the run", suggested, key=EXPERIMENT.name_key, max_chars=64,
+            persist_state="session",
+        )  # fmt: skip
         ready = config is not None and not error
         pressed = st.button(
             "Start", type="primary", icon=":material/play_arrow:", disabled=not ready, key="start"

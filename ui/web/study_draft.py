@@ -192,6 +192,13 @@ def meaning(table: Table) -> tuple[Config, PilotSpec | None]:
     return config.model_copy(update={"pilot": {}}), PilotSpec.of(config)
 
 
+def shows(table: Mapping[str, Any]) -> bool:
+    """Tell whether a table that was kept is a study that a form can be filled with."""
+    arms, control = table.get("arms"), table.get("control")
+    kinds = isinstance(table.get("base"), dict) and isinstance(table.get("seeds"), list)
+    return kinds and isinstance(arms, dict) and control in arms
+
+
 # --- What a form makes ---------------------------------------------------------------------------
 
 

@@ -8,45 +8,21 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from agents.study.ledger import Study
-from federation.errors import FedpilotError
-from ui.web import places, study_draft
+from ui.web import drafting, places, study_draft
 from ui.web.checker import Answer, answer_of
 from ui.web.draft import Draft, configuration, settings_of, starts
+from ui.web.drafting import Kind
 from ui.web.forms import Control, Table, got
 from ui.web.new_state import MOMENT, ask
-from ui.web.shell import OF, plain, problems, shelf
+from ui.web.shell import OF, problems, shelf
 from ui.web.study_arms import changeable, override, slug, with_changes
 from ui.web.study_draft import OF_BASE, OTHERS, PAIRS
 from ui.web.widgets import Filled, Values, draw, grid, name_of
 from ui.web.written import toml_text
 
-DRAFT, NUMBER = "study-draft", "study-number"
 NOW = "study-now"
 """Key in the session of the table that the form made last."""
 Arms = dict[str, list[str]]
-
-
-def fill(draft: Draft) -> None:
-    """Fill the form anew."""
-    st.session_state[DRAFT] = draft
-    st.session_state[NUMBER] = st.session_state.get(NUMBER, 0) + 1
-
-
-def draft() -> tuple[Draft, str]:
-    """Return what the form is filled with, and the name of this filling."""
-    of = st.query_params.get(OF)
-    if of and st.session_state.get("study-of") != of:
-        st.session_state["study-of"], fault = of, ""
-        try:
-            fill(draft_of(of))
-        except FedpilotError as error:
-            fault = str(error)
-        st.session_state["study-fault"] = fault
-    if of and (fault := st.session_state.get("study-fault")):
-        st.error(plain(fault), icon=":material/error:")
-    if DRAFT not in st.session_state:
-        fill(study_draft.first_draft())
-    return st.session_state[DRAFT], f"study{st.session_state[NUMBER]}"
 
 
 def draft_of(names: str) -> Draft:
@@ -63,6 +39,12 @@ def draft_of(names: str) -> Draft:
         return study_draft.draft_of_study(spec, f"study {names}")
     runs = [names] if names in shelf().names() else names.split(",")
     return study_draft.draft_of_runs([shelf().open(name).run for name in runs])
+
+
+STUDY = Kind(
+    "study", (OF,), study_draft.first_draft, lambda asked: draft_of(asked[OF]), study_draft.shows
+)
+"""The form of a study."""
 
 
 def bring() -> None:
@@ -89,7 +71,7 @@ def button(label: str, given: str | None, taken: Callable[[str], Draft]) -> None
     """Offer to fill the form from what is given."""
     if st.button(label, disabled=not given) and given:
         with problems():
-            fill(taken(given))
+            drafting.fill(STUDY, taken(given))
             st.rerun()
 
 
@@ -149,7 +131,7 @@ def heading(name: str, place: int, id: str) -> str | None:
 def rearranged(table: Table, arms: Arms, control: str) -> None:
     """Draw the form anew with other arms; all else stays as it is filled in."""
     now = st.session_state.get(NOW, table)
-    fill(Draft({**now, "arms": arms, "control": control}, st.session_state[DRAFT].origin))
+    drafting.refill(STUDY, {**now, "arms": arms, "control": control})
     st.rerun()
 
 

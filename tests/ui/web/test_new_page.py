@@ -12,8 +12,8 @@ from streamlit.testing.v1 import AppTest
 
 from federation.config import Config
 from tests.ui.web.made_uinew import APP, instead, recorded
-from ui.web import jobs
-from ui.web.draft import SECTIONS
+from ui.web import drafts, jobs
+from ui.web.draft import SECTIONS, Draft
 from ui.web.jobs import Job
 
 Open = Callable[..., AppTest]
@@ -326,3 +326,9 @@ def test_what_nobody_looked_at_counts_as_if_somebody_had(open_new, tmp_path, tab
     assert looked_through(app) > 8
     assert len(app.number_input) > 5 * drawn
     assert toml(app) == before
+
+
+def test_a_draft_of_a_study_is_none_of_an_experiment(open_new, tmp_path):
+    drafts.keep(tmp_path, "a" * 16, Draft({"arms": {}, "base": {}}, "elsewhere"))
+    app = open_new(draft="a" * 16)
+    assert "is none of this form" in app.error[0].value and "rounds" in toml(app)

@@ -14,7 +14,8 @@ from federation.config import Config
 from tests.ui.web.conftest import words
 from tests.ui.web.made_uicompare import STUDY, record_study
 from tests.ui.web.made_uinew import APP, instead, recorded
-from ui.web import jobs
+from ui.web import drafts, jobs
+from ui.web.draft import Draft
 from ui.web.jobs import Job
 
 Open = Callable[..., AppTest]
@@ -197,3 +198,68 @@ def test_it_is_filled_from_what_there_is(open_new, tmp_path):
     app.text_area("study-text").set_value("rounds = 0").run()
     next(b for b in app.button if b.label == "Take the text").click().run()
     assert not app.exception and "rounds" in words(app)
+
+
+def drafted(app: AppTest) -> str:
+    id = app.query_params["draft"]
+    return id if isinstance(id, str) else id[0]
+
+
+def test_a_reload_finds_the_study_that_was_written(open_new, tmp_path):
+    app = open_new(of="one")
+    assert "draft" not in app.query_params and not (tmp_path / ".drafts").exists()
+    press(app, "Add an arm")
+    id = drafted(app)
+    assert "of" not in app.query_params
+    app.text_input("study2.name2").set_value("short")
+    app.multiselect("study2.arm2.keys").set_value(["work.steps"])
+    looked(app)
+    app.number_input("study2.arm2.work.steps").set_value(7)
+    app.number_input("study2.seeds").set_value(3)
+    app.text_input("study-name").set_value("mine")
+    app.toggle("study2-search").set_value(True)
+    looked(app)
+    assert drafted(app) == id and len(list((tmp_path / ".drafts").iterdir())) == 1
+    again = open_new(draft=id)
+    assert study(again) == study(app) and study(again)["arms"]["short"] == ["work.steps=7"]
+    assert "search" in study(again) and study(again)["seeds"] == [0, 1, 2]
+    assert again.text_input("study-name").value == "mine"
+    assert "Filled from run one." in filled(again)
+
+
+def test_a_name_stays_while_arms_come_and_go(open_new):
+    app = open_new(of="one")
+    app.text_input("study-name").set_value("mine")
+    looked(app)
+    press(app, "Add an arm")
+    assert app.text_input("study-name").value == "mine"
+
+
+def test_an_open_budget_stays_open_in_a_draft(open_new):
+    app = open_new(of="one")
+    app.number_input("study1.seeds").set_value(3)
+    looked(app)
+    again = open_new(draft=drafted(app))
+    before = study(again)["max_client_steps"]
+    again.number_input("study1.seeds").set_value(5)
+    looked(again)
+    assert study(again)["max_client_steps"] > before
+
+
+def test_one_can_start_a_study_anew_and_the_draft_stays(open_new):
+    app = open_new(of="one")
+    app.text_input("study1.question").set_value("Is it worth it?")
+    looked(app)
+    id = drafted(app)
+    press(app, "Begin anew")
+    assert "draft" not in app.query_params and "of" not in app.query_params
+    assert study(app)["question"] != "Is it worth it?"
+    assert study(open_new(draft=id))["question"] == "Is it worth it?"
+
+
+@pytest.mark.parametrize("table", [{"rounds": 3}, {"arms": {}, "control": "a", "base": {}}])
+def test_a_draft_of_something_else_is_said_and_the_form_is_there(open_new, tmp_path, table):
+    drafts.keep(tmp_path, "a" * 16, Draft(table, "elsewhere"))
+    app = open_new(draft="a" * 16)
+    assert "is none of this form" in app.error[0].value
+    assert study(app)["arms"]

@@ -7,7 +7,7 @@ import streamlit as st
 from federation.config import ORGANISATIONS
 from federation.data.dataset import plain_templates, with_defaults
 from federation.errors import ConfigError, FedpilotError
-from ui.web import new_data, new_side
+from ui.web import drafting, new_data, new_side
 from ui.web.checker import Answer, answer_of
 from ui.web.draft import (
     PARTS,
@@ -23,7 +23,7 @@ from ui.web.draft import (
     written,
 )
 from ui.web.forms import Control, got, of_use
-from ui.web.new_state import MOMENT, ask, draft, fill, keep, start_anew
+from ui.web.new_state import EXPERIMENT, MOMENT, ask
 from ui.web.shell import plain, problems, shelf
 from ui.web.widgets import Filled, Values, draw, ever_open, folded, grid, unseen
 
@@ -53,13 +53,14 @@ def bring() -> None:
         run = st.selectbox("From a run", names, None, placeholder="choose", key="load-run")
         if st.button("Take its configuration", disabled=not run) and run:
             with problems():
-                fill(draft_of_run(shelf().open(run).run))
+                drafting.fill(EXPERIMENT, draft_of_run(shelf().open(run).run))
                 st.rerun()
         file = st.file_uploader("From a TOML file", type="toml", key="load-file")
         text = st.text_area("From a text", key="load-text", height=120, placeholder="rounds = 20")
         if st.button("Take it", disabled=not (file or text)):
             with problems():
-                fill(draft_of_text(decoded(file.getvalue()) if file else text or "", "the text"))
+                given = decoded(file.getvalue()) if file else text or ""
+                drafting.fill(EXPERIMENT, draft_of_text(given, "the text"))
                 st.rerun()
 
 
@@ -165,10 +166,11 @@ left.title("New experiment", icon=ICON)
 with right.container(horizontal=True, horizontal_alignment="right"):
     bring()
     st.button(
-        "Begin anew", icon=":material/restart_alt:", on_click=start_anew,
+        "Begin anew", icon=":material/restart_alt:", on_click=drafting.start_anew,
+        args=(EXPERIMENT,),
         help="fills the form with the demo's experiment",
     )  # fmt: skip
-loaded, id = draft()
+loaded, id = drafting.draft(EXPERIMENT)
 st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
 
 asked.append(ask("algorithms"))
@@ -237,7 +239,7 @@ with side:
         else:
             st.caption(":material/hourglass_top: checking, and measuring what it takes …")
     new_side.said_thrice(table, name)
-keep(table, name)
+drafting.keep(EXPERIMENT, table, name)
 
 pending = [future for future in asked if not future.done()]
 if pending:

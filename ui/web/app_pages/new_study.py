@@ -8,13 +8,13 @@ from streamlit.delta_generator import DeltaGenerator
 
 from agents.study.spec import StudySpec
 from federation.errors import ConfigError, FedpilotError
-from ui.web import actions, places, study_draft, study_form
+from ui.web import actions, drafting, places, study_draft, study_form
 from ui.web.checker import Answer, answer_of
 from ui.web.figures import seconds_text
 from ui.web.forms import Table
 from ui.web.new_state import MOMENT, ask
 from ui.web.shell import JOB, page, plain, problems, shelf
-from ui.web.study_form import NOW, PARTS
+from ui.web.study_form import NOW, PARTS, STUDY
 from ui.web.written import toml_text
 
 PATIENCE = 60.0  # seconds that a start waits until the study was checked
@@ -36,13 +36,13 @@ def section(place: str) -> None:
     faults[place] = st.empty()
 
 
-def start(table: Table, ready: bool) -> str:
+def start(table: Table, ready: bool, named: str) -> str:
     """Show the name, and the button that starts the study; return the name."""
     runs = shelf().folder
     with st.container(horizontal=True, vertical_alignment="bottom"):
         name = st.text_input(
-            "Name of the study", actions.free_name(runs, "study"), key="study-name", max_chars=64,
-            persist_state="session",
+            "Name of the study", actions.free_name(runs, named or "study"), key=STUDY.name_key,
+            max_chars=64, persist_state="session",
         )  # fmt: skip
         pressed = st.button(
             "Start", type="primary", icon=":material/play_arrow:", disabled=not ready, key="start"
@@ -125,7 +125,11 @@ left.title("New study", icon=":material/experiment:")
 with right.container(horizontal=True, horizontal_alignment="right", vertical_alignment="center"):
     st.page_link(page("studies"), label="All studies", icon=":material/arrow_back:")
     study_form.bring()
-loaded, id = study_form.draft()
+    st.button(
+        "Begin anew", icon=":material/restart_alt:", on_click=drafting.start_anew, args=(STUDY,),
+        help="fills the form with the example",
+    )  # fmt: skip
+loaded, id = drafting.draft(STUDY)
 st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
 
 asked.append(ask("algorithms"))
@@ -166,7 +170,7 @@ if error:
     faults.get(place, faults["arms"]).error(plain(error), icon=":material/error:")
 
 with side:
-    name = start(whole, spec is not None and not error)
+    name = start(whole, spec is not None and not error, loaded.name)
     if error:
         st.error(plain(error), icon=":material/error:")
     if spec is not None:
@@ -174,6 +178,7 @@ with side:
     if not asked[-1].done():
         st.caption(":material/hourglass_top: checking …")
     said_twice(whole, name)
+drafting.keep(STUDY, table, name)
 
 if not all(future.done() for future in asked):
     until_answered()
