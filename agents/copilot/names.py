@@ -17,6 +17,8 @@ from federation.runs.records import DecisionRecord, RoundRecord
 from federation.runs.run import Run
 
 T = TypeVar("T")
+BETWEEN = re.compile(r"[ _./-]+")
+"""What stands between the words of a name."""
 LONG_NUMBER = 5  # digits from which a number is taken for a name
 
 
@@ -58,8 +60,9 @@ class Names:
     def hidden(self, text: str) -> str:
         """Replace names of clients and runs in a text by their pseudonyms, the longest first.
 
-        Names of one letter and short numbers stay where they are: they are what any text is full
-        of, and nobody could ask for round 7.
+        What stands between the words of a name does not matter: an arm of a study has hyphens where
+        a client has spaces.  Names of one letter and short numbers stay where they are: they are
+        what any text is full of, and nobody could ask for round 7.
         """
         known = {name: pseudonym for pseudonym, name in self.clients.items()}
         for pseudonym, path in self.runs.items():
@@ -67,14 +70,28 @@ class Names:
         names = sorted((name for name in known if telling(name)), key=len, reverse=True)
         if not names:
             return text
-        either = "|".join(map(re.escape, names))
+        either = "|".join(map(spelt, names))
         pattern = re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
-        folded = {name.casefold(): pseudonym for name, pseudonym in known.items()}
-        return pattern.sub(lambda found: folded[found[0].casefold()], text)
+        folded = {joined(name): pseudonym for name, pseudonym in known.items()}
+        folded |= {name.casefold(): pseudonym for name, pseudonym in known.items()}
+        return pattern.sub(
+            lambda found: folded.get(found[0].casefold()) or folded[joined(found[0])], text
+        )
 
     def told(self, pseudonyms: Iterable[str]) -> list[str]:
         """Say to a person who is meant: one line a client, in signs that a terminal can show."""
         return [f"{p} is {printable(self.clients[p])}" for p in pseudonyms if p in self.clients]
+
+
+def spelt(name: str) -> str:
+    """Return the pattern of a name, whatever stands between its words."""
+    words = BETWEEN.split(name)
+    return BETWEEN.pattern.join(map(re.escape, words)) if all(words) else re.escape(name)
+
+
+def joined(name: str) -> str:
+    """Return a name in small letters with hyphens between its words."""
+    return BETWEEN.sub("-", name.casefold())
 
 
 def telling(name: str) -> bool:

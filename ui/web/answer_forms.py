@@ -1,5 +1,8 @@
 """Small forms made of JSON Schemas: what a person may answer is what whoever checks it declared.
 
+They are not made of :mod:`ui.web.forms`: a configuration leaves out what is as by default and has a
+control for every key of its tables; an answer says every value, and what is nested in it is JSON.
+
 The widgets keep people from mistakes; they check nothing.  What was filled in is judged again by
 the guard, the inbox or the tool that it is for.
 """

@@ -114,6 +114,13 @@ def test_names_are_hidden_wherever_a_person_writes_them(tmp_path):
     assert names.hidden("Wards 7") == "Wards 7"
 
 
+def test_names_are_hidden_however_their_words_are_joined():
+    names = Names({"c1": "St. Mary", "c2": "zebra-clinic", "c3": "zebra clinic", "c4": "- -"}, {})
+    assert names.hidden("without-st-mary-2, ST.MARY, st_mary") == "without-c1-2, c1, c1"
+    assert names.hidden("Zebra Clinic, zebra-clinic, zebra / clinic") == "c3, c2, c2"
+    assert names.hidden("st, mary; mary st - - a -- b") == "st, mary; mary st c4 a -- b"
+
+
 def test_a_person_is_told_names_in_signs_that_a_terminal_can_show():
     names = Names({"c1": "x\x1b[31m" + "y" * 99, "c2": ORDER}, {})
     (line, _) = names.told(["c1", "c2"])

@@ -7,6 +7,11 @@ import altair as alt
 def painted() -> alt.theme.ThemeConfig:
     """Have charts painted: marks that are elements of a page cost a browser seconds.
 
-    A painting ends at its edge, so there is room for the half of a label at the end of an axis.
+    A painting ends at its edge, so there is room for the half of a label at the end of an axis:
+    a label stands at its tick, the last as all others.
     """
-    return {"usermeta": {"embedOptions": {"renderer": "canvas"}}, "padding": {"right": 8}}
+    return {
+        "usermeta": {"embedOptions": {"renderer": "canvas"}},
+        "padding": {"top": 6, "right": 14, "bottom": 4},
+        "config": {"axis": {"labelFlush": False}},
+    }
