@@ -151,7 +151,7 @@ def said_thrice(table: Table, name: str) -> None:
     config, out = runs / places.CONFIGS / f"{name}.toml", runs / name
     tabs = st.tabs(["TOML", "Command line", "Python"])
     with tabs[0], problems():
-        st.code(toml_text(table), language="toml")
+        st.code(toml_text(table), language="toml", wrap_lines=True)
         st.caption("What differs from the defaults, and what every reader asks for.")
     with tabs[1]:
         st.code(command_text(config, out), language="bash", wrap_lines=True)

@@ -94,7 +94,7 @@ def one(opened: Opened, row: Row, newest: bool) -> None:
         what_was_seen(seen)
     with two[1].container(border=True, height="stretch"):
         what_was_said(run, n)
-    two = st.columns(2)
+    two = st.columns([2, 3])
     before = values_of(run.history.decisions[n - 1]) if n - 1 in run.history.decisions else {}
     before = dict(seen.values) or before
     with two[0].container(border=True, height="stretch"):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from agents.study.budget import arms as arms_of
 from agents.study.ledger import JOURNAL, RUNS, Study, read_spec
+from agents.study.metric import MetricSpec
 from agents.study.pairs import folder, improvements
 from agents.study.spec import SEARCHED
 from agents.study.statistics import Judgement
@@ -20,6 +21,7 @@ from federation.runs.folder import is_run
 from federation.runs.run import Run
 from ui.web.charts.intervals import Row
 from ui.web.figures import measured, progress
+from ui.web.language import METRICS
 from ui.web.naming import NAMES, Naming
 
 REPORT = "report.md"
@@ -133,6 +135,12 @@ def judged(study: Study) -> tuple[dict[str, Judgement], dict[str, float]]:
     if told.verdict is not None and told.unsealed is not None:
         return told.verdict.found, told.unsealed.test
     return (told.looks[-1].found if told.looks else {}), validation(study)
+
+
+def figure_text(metric: MetricSpec) -> str:
+    """Return what people call a figure, with its unit."""
+    name = METRICS.get(metric.name, metric.name)
+    return name if metric.unit in name else f"{name}, {metric.unit}"
 
 
 def rows(study: Study) -> list[Row]:

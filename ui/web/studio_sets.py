@@ -20,6 +20,7 @@ from ui.web.charts.gate import gate_chart
 from ui.web.charts.mixes import mix_frame, mixes
 from ui.web.draft import draft_of_run
 from ui.web.forms import table_of
+from ui.web.language import METRICS
 from ui.web.made_sets import GLOBAL, MadeSet
 from ui.web.shell import page, plain, problems, shelf
 from ui.web.widgets import Filled, grid
@@ -125,13 +126,18 @@ def earlier(made: MadeSet) -> None:
     if not made.earlier:
         return
     said = [
-        f"{'admitted' if gate['admitted'] else 'rejected'} ({gate['metric']} {gain_text(gate)})"
+        f"{'admitted' if gate['admitted'] else 'rejected'} ({figure_of(gate)} {gain_text(gate)})"
         for gate in made.earlier
     ]
     st.caption(
         f"Judged {len(said) + 1} times; before: {plain('; '.join(said))}. Each interval holds by"
         " itself alone: whoever asks until a set is admitted has proved nothing."
     )
+
+
+def figure_of(gate: Mapping[str, Any]) -> str:
+    """Return what people call the figure that a gate went by."""
+    return METRICS.get(gate["metric"], gate["metric"])
 
 
 def gain_text(gate: Mapping[str, Any]) -> str:
@@ -169,7 +175,7 @@ def spoken(gate: Mapping[str, Any]) -> None:
             st.markdown("A run diverged: nothing can be compared, and the set is rejected.")
         else:
             st.metric(
-                f"Gain in {gate['metric']}", f"{gate['gain']:+.4f}",
+                f"Gain in {figure_of(gate)}", f"{gate['gain']:+.4f}",
                 None if gate["low"] is None else f"{gate['low']:+.4f} to {gate['high']:+.4f}",
                 delta_color="off", delta_arrow="off",
                 delta_description=f"{gate['confidence']:.0%} interval",
@@ -194,7 +200,7 @@ def ask_gate(made: MadeSet) -> None:
         spec = made_sets.gate_spec({**profile, "gate": wanted})
         explained.markdown(
             f"{spec.seeds} pairs of runs are played, each with and without the set; it is admitted"
-            f" if the {spec.confidence:.0%} interval of the gain in {spec.metric} lies above zero."
+            f" if the {spec.confidence:.0%} interval of the gain in {METRICS.get(spec.metric, spec.metric)} lies above zero."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
             by = st.selectbox("Judged by", [DEMO, *shelf().names()], key=f"{key}-by")

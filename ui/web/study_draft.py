@@ -42,7 +42,7 @@ KEPT = ("question", "noise_pairs", "metric.name", "search.method", "search.trial
 """Keys that are written even where they are as by default."""
 OF_BASE = ("rounds", "data.seed", "data.split.validation", "data.split.test")
 """Keys of the base that a study hangs on; the others are its run's."""
-ALL = "all that it can take"  # what a budget is that was left open
+ALL = "all it needs"  # what a budget is that was left open
 
 
 @cache

@@ -8,6 +8,7 @@ from typing import Any
 import streamlit as st
 
 from ui.web.forms import LARGEST, Control, held, number_text
+from ui.web.language import METRICS
 
 ROOM = 26  # letters of options that fit side by side; more go into a list
 WIDE = ("words", "several", "range", "ranges", "pairs")
@@ -198,12 +199,19 @@ def choice(control: Control, filled: Filled) -> object:
     if sum(len(option) + 3 for option in options) <= ROOM:
         return st.segmented_control(
             name_of(control), options, default=value, required=not control.optional,
+            format_func=said_of,
             key=filled.key(control), help=help_of(control), persist_state="session",
         )  # fmt: skip
     return st.selectbox(
         name_of(control), options, options.index(value) if value in options else 0,
         key=filled.key(control), help=help_of(control), persist_state="session",
+        format_func=said_of,
     )  # fmt: skip
+
+
+def said_of(option: str) -> str:
+    """Return what people call one of several choices."""
+    return METRICS.get(option, option)
 
 
 def several(control: Control, filled: Filled) -> object:
@@ -211,7 +219,7 @@ def several(control: Control, filled: Filled) -> object:
     return st.pills(
         name_of(control), list(control.options), selection_mode="multi",
         default=held(control, filled.table), key=filled.key(control), help=help_of(control),
-        persist_state="session",
+        persist_state="session", format_func=said_of,
     )  # fmt: skip
 
 

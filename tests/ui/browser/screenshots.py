@@ -10,6 +10,7 @@ PAGES = {
     "runs": "/",
     "new": "/new",
     "live": "/live?run={run}",
+    "export": "/live?run={run}&export=true",
     "decisions": "/decisions?run={run}",
     "clients": "/clients?run={run}",
     "playground": "/playground?run={run}",
@@ -17,6 +18,7 @@ PAGES = {
     "studies": "/studies",
     "study": "/new_study?of={run}",
     "studio": "/studio",
+    "describe": "/studio?studio-view=Describe",
 }
 TALLEST = 2600
 
@@ -50,6 +52,7 @@ def shoot(eyes: Eyes, path: str, file: Path, width: int) -> None:
     eyes.page.set_viewport_size({"width": width, "height": 900})
     eyes.open(path)
     eyes.page.wait_for_timeout(1500)
+    eyes.answered()
     height = eyes.page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
     if height > 900:
         eyes.page.set_viewport_size({"width": width, "height": min(TALLEST, int(height) + 20)})

@@ -32,6 +32,8 @@ SWITCHES = (
     "--force-color-profile=srgb",
 )
 CHROMIUM = shutil.which("chromium")
+WAITING = ("checking …", "measuring what", "reading the tokenizer", "loading the algorithms")
+"""What a page says while it goes on without an answer."""
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """Where Streamlit's own page looks first for its server, below the page's address: not there."""
 
@@ -103,6 +105,12 @@ class Eyes:
         self.page.wait_for_function(still, arg=drawing, timeout=seconds * 1000)
         self.page.wait_for_timeout(700)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
+
+    def answered(self, seconds: float = 60) -> None:
+        """Wait until a page has the answers without which it was drawn first."""
+        for waiting in WAITING:
+            self.gone(waiting, seconds)
+        self.settled(seconds)
 
     def text(self) -> str:
         """Everything that can be read."""

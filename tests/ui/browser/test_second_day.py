@@ -133,7 +133,7 @@ def the_gate(eyes: Eyes, runs: Path) -> None:
     eyes.choose("Judged by", "small")
     eyes.button("Ask the gate").click()
     eyes.until("before the gate")
-    eyes.until("Gain in nll", LONG)
+    eyes.until("Gain in loss", LONG)
     eyes.settled()
     (name,) = made_sets.names(runs)
     made = made_sets.read(runs, name)

@@ -264,7 +264,7 @@ def table() -> None:
     st.subheader("Who takes part, and who is served how well", divider="gray")
     rounds = len(run.history.rounds)
     rows = [
-        (names[p.client], p.reported, p.reported / rounds, p.asked - p.reported, p.last,
+        (names[p.client], p.reported, round(p.reported / rounds, 2), p.asked - p.reported, p.last,
          p.training, p.served, p.alone)
         for p in parts
     ]  # fmt: skip

@@ -96,7 +96,7 @@ def table(rows: list[Row]) -> None:
         pd.DataFrame(data, columns=used),
         key="decisions",
         hide_index=True,
-        height=320 if len(shown) > 8 else "content",
+        height=370 if len(shown) > 10 else "content",
         on_select=go_there,
         selection_mode="single-row",
         alt="Decisions with their source, what changed, verdict, expectation and outcome",

@@ -105,7 +105,7 @@ def said_twice(table: Table, name: str) -> None:
     config, out = runs / places.CONFIGS / f"{name}.toml", runs / name
     tabs = st.tabs(["TOML", "Command line"])
     with tabs[0], problems():
-        st.code(toml_text(table), language="toml")
+        st.code(toml_text(table), language="toml", wrap_lines=True)
         st.caption("What differs from the defaults, and what every reader asks for.")
     with tabs[1]:
         line = f"fedpilot study {shlex.quote(str(config))} --out {shlex.quote(str(out))}"

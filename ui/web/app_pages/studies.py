@@ -41,12 +41,12 @@ COLUMNS = {
     "arm": st.column_config.TextColumn("Arm", pinned=True),
     "changes": st.column_config.TextColumn("What it changes"),
     "by": st.column_config.TextColumn(
-        "From", width=95, help="registered, found by the search, or proposed"
+        "From", width=88, help="registered, found by the search, or proposed"
     ),
-    "verdict": st.column_config.TextColumn("Verdict", width=110),
-    "improvement": st.column_config.TextColumn("Improvement", width=215, help="mean and interval"),
-    "pairs": st.column_config.TextColumn("Pairs", width="small"),
-    "why": st.column_config.TextColumn("Why", width="large"),
+    "verdict": st.column_config.TextColumn("Verdict", width=100),
+    "improvement": st.column_config.TextColumn("Improvement", width=185, help="mean and interval"),
+    "pairs": st.column_config.TextColumn("Pairs", width=55),
+    "why": st.column_config.TextColumn("Why", width=235),
 }
 began = time.thread_time()
 
@@ -76,13 +76,13 @@ def learning(study: Study) -> None:
     if not len(found):
         return
     with st.container(border=True):
-        metric, control = study.spec.metric, study.spec.control
+        figure, control = studies.figure_text(study.spec.metric), study.spec.control
         st.markdown("**Learning curves, validation split**")
         order = [control, *(a for a in study.told.arms or study.spec.arms if a != control)]
         shown = [arm for arm in map(said, order) if arm in set(found["arm"])]
         st.altair_chart(
-            curves(found, shown, f"{metric.name}, {metric.unit}"),
-            alt=f"{metric.name} on the validation split over rounds, by arm",
+            curves(found, shown, figure),
+            alt=f"{figure} on the validation split over rounds, by arm",
         )
         st.caption("Bold: mean of an arm. Thin: its runs, one a seed.")
 
@@ -170,10 +170,10 @@ def verdicts(study: Study) -> None:
     if not rows:
         st.caption("No arm has the three pairs yet that an interval needs.")
         return
-    unit, control = f"{spec.metric.name}, {spec.metric.unit}", said(spec.control)
+    figure, control = studies.figure_text(spec.metric), said(spec.control)
     floor = told.floor.floor if told.floor else 0.0
     st.altair_chart(
-        intervals(rows, f"improvement over {control}, {unit} (right is better)", floor),
+        intervals(rows, f"improvement over {control}: {figure} (right is better)", floor),
         alt=f"Improvement of every arm over {control}, with intervals and the noise floor",
     )
     for row in rows:  # in words, too: a picture is read by nobody who cannot see it
