@@ -198,7 +198,7 @@ def worded(
     verdict: Result = "inconclusive"
     if clearness(ends) <= 1:
         within = -floor <= low and high <= floor
-        why = "within the noise floor" if within else "the interval includes no difference"
+        why = "within the noise floor" if within else "the interval includes zero"
     elif abs(mean) < floor:
         why = "a difference, but smaller than the noise floor"
     else:

@@ -126,7 +126,8 @@ def earlier(made: MadeSet) -> None:
     if not made.earlier:
         return
     said = [
-        f"{'admitted' if gate['admitted'] else 'rejected'} ({figure_of(gate)} {gain_text(gate)})"
+        f"{'admitted' if gate['admitted'] else 'rejected'}"
+        f" ({figure_of(gate['metric'])} {gain_text(gate)})"
         for gate in made.earlier
     ]
     st.caption(
@@ -135,9 +136,9 @@ def earlier(made: MadeSet) -> None:
     )
 
 
-def figure_of(gate: Mapping[str, Any]) -> str:
-    """Return what people call the figure that a gate went by."""
-    return METRICS.get(gate["metric"], gate["metric"])
+def figure_of(metric: str) -> str:
+    """Return what people call the figure that a gate goes by."""
+    return METRICS.get(metric, metric)
 
 
 def gain_text(gate: Mapping[str, Any]) -> str:
@@ -175,7 +176,7 @@ def spoken(gate: Mapping[str, Any]) -> None:
             st.markdown("A run diverged: nothing can be compared, and the set is rejected.")
         else:
             st.metric(
-                f"Gain in {figure_of(gate)}", f"{gate['gain']:+.4f}",
+                f"Gain in {figure_of(gate['metric'])}", f"{gate['gain']:+.4f}",
                 None if gate["low"] is None else f"{gate['low']:+.4f} to {gate['high']:+.4f}",
                 delta_color="off", delta_arrow="off",
                 delta_description=f"{gate['confidence']:.0%} interval",
@@ -200,7 +201,8 @@ def ask_gate(made: MadeSet) -> None:
         spec = made_sets.gate_spec({**profile, "gate": wanted})
         explained.markdown(
             f"{spec.seeds} pairs of runs are played, each with and without the set; it is admitted"
-            f" if the {spec.confidence:.0%} interval of the gain in {METRICS.get(spec.metric, spec.metric)} lies above zero."
+            f" if the {spec.confidence:.0%} interval of the gain in {figure_of(spec.metric)} lies"
+            " above zero."
         )
         with st.container(horizontal=True, vertical_alignment="bottom"):
             by = st.selectbox("Judged by", [DEMO, *shelf().names()], key=f"{key}-by")

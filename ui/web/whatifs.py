@@ -197,7 +197,7 @@ def said(effect: Effect) -> str:
     proof = {
         "better": "better than as it was",
         "worse": "worse than as it was",
-        "inconclusive": "which includes no difference",
+        "inconclusive": "which includes zero",
     }
     return f"{size}, {interval}: {proof[verdict(effect)]}"
 

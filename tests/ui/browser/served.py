@@ -106,7 +106,7 @@ class Eyes:
         self.page.wait_for_timeout(700)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
 
-    def answered(self, seconds: float = 60) -> None:
+    def answered(self, seconds: float = 180) -> None:
         """Wait until a page has the answers without which it was drawn first."""
         for waiting in WAITING:
             self.gone(waiting, seconds)

@@ -151,7 +151,9 @@ def grid(rows: list[dict[str, str]], first: str, alt: str) -> None:
         rows,
         hide_index=True,
         alt=alt,
-        column_config={first: st.column_config.TextColumn(pinned=True, width=220)},
+        column_config={
+            first: st.column_config.TextColumn(first.capitalize(), pinned=True, width=220)
+        },
     )
 
 
