@@ -113,12 +113,15 @@ def check_extra(spec: DataSpec) -> None:
         ) from None
 
 
-def rows(found: Sample) -> None:
-    """Show the first rows."""
-    st.dataframe(
-        [shown(row) for row in found.rows], height=180, hide_index=True,
-        alt="The first rows of the data",
-    )  # fmt: skip
+def rows(found: Sample, filled: Filled, built_in: bool) -> None:
+    """Show the first rows; those that are built in when somebody wants to see them."""
+    key = f"{filled.id}.rows" + ".built-in" * built_in
+    with st.expander("The first rows", not built_in, key=key, on_change="rerun") as part:
+        if part.open:
+            st.dataframe(
+                [shown(row) for row in found.rows], height=180, hide_index=True,
+                alt="The first rows of the data",
+            )  # fmt: skip
 
 
 def learnt(filled: Filled, found: Sample | None, built_in: bool) -> Values:
@@ -185,7 +188,7 @@ def drawn_example(answer: Answer) -> None:
     prompt, response = answer["tokens"][: answer["prompt"]], answer["tokens"][answer["prompt"] :]
     if answer["text"][0]:
         st.caption(f"read, not learnt: {len(prompt)} tokens")
-        st.code(answer["text"][0], language=None, wrap_lines=True)
+        st.text(answer["text"][0])
     st.caption(f"learnt: {len(response)} tokens, the end of the text among them")
     more = f" … and {len(response) - TOKENS} more" if len(response) > TOKENS else ""
     st.markdown(" ".join(map(token_text, response[:TOKENS])) + more)

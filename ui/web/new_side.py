@@ -146,15 +146,28 @@ def short(number: float) -> str:
 
 
 def said_thrice(table: Table, name: str) -> None:
-    """Show the experiment as TOML, as a command and as Python."""
+    """Show the experiment as TOML, as a command and as Python.
+
+    The TOML is a plain text: what draws code takes a browser half a second to load.
+    """
     runs = shelf().folder
     config, out = runs / places.CONFIGS / f"{name}.toml", runs / name
-    tabs = st.tabs(["TOML", "Command line", "Python"])
-    with tabs[0], problems():
-        st.code(toml_text(table), language="toml", wrap_lines=True)
+    toml, command, python = st.tabs(
+        ["TOML", "Command line", "Python"], key="new-said", on_change="rerun"
+    )
+    with toml, problems():
+        text = toml_text(table)
+        with st.container(border=True):
+            st.text(text)
+        st.download_button(
+            "Save", text, f"{name}.toml", "application/toml", icon=":material/download:",
+            on_click="ignore", help="as a file, for `fedpilot run`",
+        )  # fmt: skip
         st.caption("What differs from the defaults, and what every reader asks for.")
-    with tabs[1]:
-        st.code(command_text(config, out), language="bash", wrap_lines=True)
-        st.caption("What Start does: the file is written first, then this runs.")
-    with tabs[2]:
-        st.code(python_text(table, Path(out)), language="python")
+    if command.open:
+        with command:
+            st.code(command_text(config, out), language="bash", wrap_lines=True)
+            st.caption("What Start does: the file is written first, then this runs.")
+    if python.open:
+        with python:
+            st.code(python_text(table, Path(out)), language="python")

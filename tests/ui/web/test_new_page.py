@@ -53,7 +53,7 @@ def looked(app: AppTest) -> AppTest:
 
 
 def toml(app: AppTest) -> str:
-    return next(c.value for c in app.code if "rounds = " in c.value)
+    return next(t.value for t in app.text if "rounds = " in t.value)
 
 
 def test_from_the_demo_to_a_job(open_new, tmp_path, monkeypatch):

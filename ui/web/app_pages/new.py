@@ -190,7 +190,7 @@ with tabs["data"]:
     values |= new_data.source(filled)
     sample = new_data.sample_of(values)
     if sample:
-        new_data.rows(sample)
+        new_data.rows(sample, filled, values["data.source"] == ORGANISATIONS)
     values |= new_data.learnt(filled, sample, values["data.source"] == ORGANISATIONS)
     shown_example = st.container()
     values |= new_data.others(filled)
