@@ -148,7 +148,7 @@ def test_a_rejected_set_can_be_judged_again_otherwise(open_studio, made, tmp_pat
     (made / "gated-2.jsonl").write_text(json.dumps(ROW) + "\n")
     storage.atomic_write(job.folder / jobs.ENDED, b'{"code": 0}')
     text = said(open_studio(set="one"))
-    assert "Judged 2 times" in text and "rejected (nll" in text.replace("\\", "")
+    assert "Judged 2 times" in text and "rejected (loss, nats per token" in text.replace("\\", "")
 
 
 def test_beside_real_data_means_those_of_a_run_or_ones_own(open_studio, made, tmp_path):

@@ -83,7 +83,9 @@ def heading(opened: Opened, job: Job | None) -> None:
         if run.history.ended and run.history.ended.reason:
             st.caption(plain(run.history.ended.reason))
         if job is not None and opened.status != "running":
-            st.status(f"a process is starting: {plain(job.said or 'loading')}", type="compact")
+            doing = "ending" if opened.status == "finished" else "starting"
+            said = plain(job.said or "loading")
+            st.status(f"its process is {doing}: {said}", type="compact")
         else:
             controls(opened, status)
     how = progress(run)
