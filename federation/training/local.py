@@ -165,8 +165,21 @@ def joined(
 
 
 def divided(schedules: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:
-    """Deal the rows of every step of each client to so many parts; neighbours are alike."""
-    return [[schedule[:, part::parts] for schedule in schedules] for part in range(parts)]
+    """Deal the rows of every step of each client to so many parts, to and fro.
+
+    A step's rows come shortest first (:func:`federation.training.batches.draw`), so that parts have
+    about as many tokens.
+    """
+    return [
+        [schedule[:, dealt(schedule, part, parts)] for schedule in schedules]
+        for part in range(parts)
+    ]
+
+
+def dealt(schedule: np.ndarray, part: int, parts: int) -> np.ndarray:
+    """Tell which rows of a step a part is dealt."""
+    turn = np.arange(schedule.shape[1]) % (2 * parts)
+    return (turn == part) | (turn == 2 * parts - 1 - part)
 
 
 def batches_at(tokens: Tokens, schedules: list[list[np.ndarray]], step: int) -> list[Batch]:

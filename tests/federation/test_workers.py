@@ -144,9 +144,9 @@ def test_parts_remember_as_the_whole_does(work):
 
 
 def test_every_row_is_in_one_part_and_a_part_without_rows_is_left_out():
-    schedules = [np.arange(6).reshape(2, 3), np.array([[7], [8]]), np.array([[9, -1]])]
+    schedules = [np.arange(10).reshape(2, 5), np.array([[17], [18]]), np.array([[19, -1]])]
     parts = divided(schedules, 2)
-    assert [part[0].tolist() for part in parts] == [[[0, 2], [3, 5]], [[1], [4]]]
+    assert [part[0].tolist() for part in parts] == [[[0, 3, 4], [5, 8, 9]], [[1, 2], [6, 7]]]
     assert [len(batch.ids_CBT) for batch in batches_at(laws.TOKENS, parts, 0)] == [3, 3]
     alone = divided(schedules[2:], 2)
     assert [len(batch.where) > 0 for batch in batches_at(laws.TOKENS, alone, 0)] == [True]
