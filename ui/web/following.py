@@ -17,7 +17,6 @@ SHARE = 0.05  # of a processor core of the server, that tabs which follow a run 
 DRAWING = 0.02  # of a processor core of the browser, that drawing what is new takes
 REST = 6.0  # seconds that it rests after drawing, at most
 LONGEST = 20.0  # seconds between looks, however many tabs there are
-AGAIN = 60.0  # seconds after which the clock is wound up anew, should it ever have stopped
 
 CLOCK = """
 // Asks for a look every so many seconds while the tab is seen, and at once when it is seen again;
@@ -38,14 +37,16 @@ export default function ({ data, parentElement, setTriggerValue }) {
   }
   const rest = () => Math.min(drawing / data.share, data.most * 1000)
   const tick = () => performance.now() - asked >= rest() && ask()
-  parentElement.stop?.()
   const timer = setInterval(tick, data.seconds * 1000)
   document.addEventListener("visibilitychange", ask)
-  parentElement.stop = () => {
+  const stop = () => {
     clearInterval(timer)
     document.removeEventListener("visibilitychange", ask)
   }
-  return () => parentElement.stop()
+  // Nobody stops one that was drawn before; one that was late may be stopped when this one runs.
+  parentElement.stop?.()
+  parentElement.stop = stop
+  return stop
 }
 """
 clock = component("fedpilot_clock", js=CLOCK)
@@ -76,7 +77,7 @@ def follow(seen: Callable[[], object], drawn: object, every: float, began: float
     wait = pause(time.thread_time() - began, 1 + others, every)
     FOLLOWING[mine] = now + 2 * wait
 
-    @st.fragment(run_every=AGAIN)
+    @st.fragment
     def look() -> None:
         pace = {"seconds": wait, "share": DRAWING, "most": REST}
         asked = clock(key="clock", data=pace, on_look_change=lambda: None)

@@ -6,13 +6,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser
 
 from federation.runs.writer import RunWriter
 from tests.ui.browser.served import CHROMIUM, serving
 from tests.ui.browser.window import Tab, window
 from tests.ui.web.recorded import config, write
+from ui.web.following import CLOCK
 
 pytestmark = pytest.mark.browser
+CLOCKS = """async ({ code, data }) => {
+  const file = URL.createObjectURL(new Blob([code], { type: 'text/javascript' }))
+  const { default: wind } = await import(file)
+  const parentElement = document.createElement('div')
+  const looks = []
+  const start = name => wind({ data, parentElement, setTriggerValue: () => looks.push(name) })
+  const during = async () => {
+    looks.length = 0
+    await new Promise(resolve => setTimeout(resolve, 1000))
+    return [...new Set(looks)]
+  }
+  const first = start('first'), late = start('late'), newest = start('newest')
+  late() // as Streamlit does with one that was overtaken; the first one it forgets
+  const both = await during()
+  first()
+  const one = await during()
+  newest()
+  return [both, one, await during()]
+}"""
+"""Winds up clocks as a page does that is drawn anew twice; returns who looked, each time."""
 
 
 def shown(tab: Tab) -> int:
@@ -43,3 +65,11 @@ def test_a_tab_that_nobody_sees_waits_and_catches_up_when_it_is_seen(runs: Path)
             assert shown(hidden) == 5
             hidden.show()
             assert soon(lambda: shown(hidden) == 7, 5)
+
+
+def test_a_clock_that_is_stopped_late_stops_no_other(browser: Browser) -> None:
+    page = browser.new_page()
+    data = {"seconds": 0.05, "share": 0.02, "most": 0.0}
+    looked = page.evaluate(CLOCKS, {"code": CLOCK, "data": data})
+    page.close()
+    assert looked == [["newest"], ["newest"], []]
