@@ -22,7 +22,6 @@ from benchmarks.pilot.asked import Asked
 from benchmarks.pilot.diagnose import outlier
 from benchmarks.pilot.exclude import KINDS, Evidence, Outcome, caught
 from benchmarks.pilot.explanations import Checked, mutations
-from benchmarks.pilot.online import Steered, count_question
 from benchmarks.pilot.parts import QUICK, Effort, Grid, Part
 from benchmarks.pilot.scenarios import ROUNDS
 from benchmarks.pilot.trying import Trial, Tried
@@ -30,7 +29,7 @@ from benchmarks.pilot.tune import CELLS
 from benchmarks.pilot.worlds import FLIPPER, RARE, RIDER, SELDOM, TEST, Riding, rows
 from federation.errors import ConfigError
 from federation.plan import Reports
-from federation.runs.records import DecisionRecord, Effect
+from federation.runs.records import Effect
 from llm_tools import CallFailed, Failure, OpenAISpec, ask
 from tests.tiny_tables import made_up
 from ui.main import main
@@ -292,40 +291,6 @@ def test_a_model_that_abstains_is_not_one_that_fails(tmp_path, monkeypatch, caps
     for asking, other in ((f"llm:{spec}", "default"), (f"hybrid+{spec}", "tpe")):
         assert figures["asked"][asking] > 0
         assert figures["areas"][asking] == pytest.approx(figures["areas"][other])
-
-
-@pytest.mark.parametrize(
-    ("source", "verdict", "trace", "counts"),
-    [
-        ("llm", "accepted", {"attempts": 1, "tokens": 9}, (1, 0, 0, 9)),
-        ("llm", "abstained", {"attempts": 1, "tokens": 9}, (1, 0, 1, 9)),
-        ("fallback", "rejected", {"attempts": 3, "tokens": 9}, (1, 1, 0, 9)),
-        ("fallback", "rejected", {}, (0, 0, 0, 0)),  # nobody was asked
-        (
-            "optimizer",
-            "accepted",
-            {"attempts": 1, "tokens": 9, "adviser": "abstained"},
-            (1, 0, 1, 9),
-        ),
-        (
-            "optimizer",
-            "accepted",
-            {"attempts": 1, "tokens": 0, "adviser": "timeout: x"},
-            (1, 1, 0, 0),
-        ),
-        ("optimizer", "accepted", {"adviser": "rested"}, (0, 0, 0, 0)),
-    ],
-)
-def test_questions_of_a_steered_run_are_counted_by_what_came_of_them(
-    source, verdict, trace, counts
-):
-    found = Steered()
-    details = {"verdict": verdict, "trace": trace}
-    record = DecisionRecord(
-        round=0, source=source, policy="p", clients=(), work={}, details=details
-    )
-    count_question(found, record)
-    assert (found.asked, found.failures, found.abstained, found.tokens) == counts
 
 
 class Teller:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.pilot import table as runs
+from benchmarks.pilot.online import Steered, count_question
 from benchmarks.pilot.parts import Effort
 from benchmarks.pilot.scenarios import CONFIGURATIONS, DEFAULT, EXAMPLES, ROUNDS, SCENARIOS
 from benchmarks.pilot.searchers import (
@@ -21,6 +22,7 @@ from benchmarks.pilot.searchers import (
 from benchmarks.pilot.trials import Pairs, alike, study
 from benchmarks.pilot.tune import CELLS, calibrate, harms, lifts, score, searched
 from federation.address import generator
+from federation.runs.records import DecisionRecord
 from tests.tiny_tables import made_up
 
 
@@ -136,3 +138,37 @@ def test_studies_of_nothing_find_nothing():
     table, draw = made_up(), generator("studies of nothing")
     found = [study(alike(table, draw))[0] for _ in range(300)]
     assert found.count("better") <= 0.05 * 300 and found.count("worse") <= 0.05 * 300
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "trace", "counts"),
+    [
+        ("llm", "accepted", {"attempts": 1, "tokens": 9}, (1, 0, 0, 9)),
+        ("llm", "abstained", {"attempts": 1, "tokens": 9}, (1, 0, 1, 9)),
+        ("fallback", "rejected", {"attempts": 3, "tokens": 9}, (1, 1, 0, 9)),
+        ("fallback", "rejected", {}, (0, 0, 0, 0)),  # nobody was asked
+        (
+            "optimizer",
+            "accepted",
+            {"attempts": 1, "tokens": 9, "adviser": "abstained"},
+            (1, 0, 1, 9),
+        ),
+        (
+            "optimizer",
+            "accepted",
+            {"attempts": 1, "tokens": 0, "adviser": "timeout: x"},
+            (1, 1, 0, 0),
+        ),
+        ("optimizer", "accepted", {"adviser": "rested"}, (0, 0, 0, 0)),
+    ],
+)
+def test_questions_of_a_steered_run_are_counted_by_what_came_of_them(
+    source, verdict, trace, counts
+):
+    found = Steered()
+    details = {"verdict": verdict, "trace": trace}
+    record = DecisionRecord(
+        round=0, source=source, policy="p", clients=(), work={}, details=details
+    )
+    count_question(found, record)
+    assert (found.asked, found.failures, found.abstained, found.tokens) == counts
