@@ -21,12 +21,11 @@ from torch import Tensor
 from federation.plan import Reports, RoundPlan
 from federation.training.batches import Batch, draw
 from federation.training.local import (
+    GradientPass,
     Task,
     Trained,
-    batches_at,
-    divided,
+    batch_at,
     fresh_memory,
-    gradients,
     train_stack,
 )
 from federation.training.memory import ClientMemory
@@ -75,25 +74,22 @@ class LocalEngine:
         """Let every client of the plan do its local work from what was sent."""
         stacks = stacked(plan, self.chunk)
         given_up = threading.Event()  # what is still trained when a round is given up ends early
+        calls = (self._call(sent, part, given_up.is_set) for part in stacks)
+        parts = []
         count = passes_at_once(self.task, len(stacks))
-        parts = parts_at_once(self.task, plan, count)
-        calls = (self._call(sent, stack, given_up.is_set, parts) for stack in stacks)
-        reports = []
         with closing(side_by_side(calls, count, given_up.set)) as results:
-            for stack, trained in zip(stacks, results, strict=True):
-                reports.append(self._received(stack, trained))
-                self.done(len(stack.clients))
-        return Reports.concat(reports).only(plan.clients)
+            for part, trained in zip(stacks, results, strict=True):
+                parts.append(self._received(part, trained))
+                self.done(len(part.clients))
+        return Reports.concat(parts).only(plan.clients)
 
     def _call(
-        self, sent: Tree, plan: RoundPlan, given_up: Callable[[], bool], parts: int
+        self, sent: Tree, plan: RoundPlan, given_up: Callable[[], bool]
     ) -> Callable[[], Trained]:
         """Prepare the work of a stack: all of it that reads what clients keep."""
         fresh = fresh_memory(self.task.algorithm, sent["params"], plan)
         kept_C = self._memory.gather(plan.clients, fresh)
-        return lambda: train_stack(
-            self.task, sent, kept_C, plan, self.schedules(plan), given_up, parts
-        )
+        return lambda: train_stack(self.task, sent, kept_C, plan, self.schedules(plan), given_up)
 
     def _received(self, plan: RoundPlan, trained: Trained) -> Reports:
         weights = [len(self._rows_of(client)) for client in plan.clients]
@@ -146,27 +142,15 @@ def stacked(plan: RoundPlan, chunk: int) -> list[RoundPlan]:
 
 
 def passes_at_once(task: Task, stacks: int) -> int:
-    """Return how many stacks are trained side by side."""
-    return workers(stacks) if shared(task) else 1
+    """Return how many stacks are trained side by side.
 
-
-def parts_at_once(task: Task, plan: RoundPlan, stacks: int) -> int:
-    """Return among how many threads the rows of a stack are divided.
-
-    Where so many ``stacks`` side by side leave some: where there is only one, mostly.
-    """
-    return workers(max(plan.batch_sizes_C, default=1), stacks) if shared(task) else 1
-
-
-def shared(task: Task) -> bool:
-    """Tell whether several threads may use the base at once.
-
-    Not on a GPU, not where clients do not share the base, and not where a model has state of its
+    One on a GPU, one where clients do not share the base, and one where a model has state of its
     own: rotary angles that follow the longest sequence it reads.
     """
     rope = getattr(task.base.model.config, "rope_parameters", None) or {}
     moves = any(word in str(rope.get("rope_type")) for word in ("dynamic", "longrope"))
-    return not moves and task.base.device.type == "cpu" and task.trainable.rows_per_pass is None
+    alone = moves or task.base.device.type != "cpu" or task.trainable.rows_per_pass is not None
+    return 1 if alone else workers(stacks)
 
 
 def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_budget: int) -> int:
@@ -188,11 +172,10 @@ def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_bu
         stacks = math.ceil(clients / min(chunk, most))
         part = plan.only(plan.clients[: math.ceil(clients / stacks)])
         count = passes_at_once(engine.task, stacks)
-        schedules = divided(engine.schedules(part), parts_at_once(engine.task, plan, count))
-        batches = batches_at(engine.task.tokens, schedules, 0)
-        if chunk > 1 and count * sum(batch.ids_CBT.numel() for batch in batches) > token_budget:
+        batch = batch_at(engine.task.tokens, engine.schedules(part), 0)
+        if chunk > 1 and count * batch.ids_CBT.numel() > token_budget:
             break
-        seconds = math.ceil(stacks / count) * seconds_per_step(engine.task, params, batches, count)
+        seconds = math.ceil(stacks / count) * seconds_per_step(engine.task, params, batch, count)
         if seconds < 0.97 * best_seconds:  # hardly faster only needs more memory
             best, best_seconds = min(chunk, most), seconds
         elif chunk > 2 * best:
@@ -201,31 +184,23 @@ def measure_chunk(engine: LocalEngine, params: Tensor, plan: RoundPlan, token_bu
 
 
 def seconds_per_step(
-    task: Task, params: Tensor, batches: list[Batch], count: int = 1, repeats: int = 1
+    task: Task, params: Tensor, batch: Batch, count: int = 1, repeats: int = 1
 ) -> float:
-    """Return the fastest of a few steps, ``count`` at once, after one to warm up.
-
-    Args:
-        task: what is trained.
-        params: ``(P,)``, of every client.
-        batches: the parts of a step.
-        count: how many at once.
-        repeats: how many are timed.
-    """
+    """Return the fastest of a few gradient passes, ``count`` at once, after one to warm up."""
     device = task.base.device
-    batches = [batch.to(device) for batch in batches]
-    params_C = params.to(device).expand(len(batches[0].count_C), -1).clone()
+    batch, params_C = batch.to(device), params.to(device).expand(len(batch.count_C), -1).clone()
     together = threading.Barrier(count)
 
     def passes() -> float:
+        gradient = GradientPass(task, params_C)
         seconds = []
-        with gradients(task, params_C, len(batches)) as gradient:
-            for _ in range(repeats + 1):
-                together.wait()
-                start = time.perf_counter()
-                _, grad_C = gradient(batches)
-                grad_C[0, 0].item()  # a GPU answers when it is done
-                seconds.append(time.perf_counter() - start)
+        for _ in range(repeats + 1):
+            together.wait()
+            start = time.perf_counter()
+            _, grad_C = gradient(batch)
+            grad_C[0, 0].item()  # a GPU answers when it is done
+            seconds.append(time.perf_counter() - start)
+        gradient.close()
         return min(seconds[1:])
 
     return max(side_by_side([passes] * count, count, together.abort))

@@ -8,10 +8,8 @@ the first rows, and a client that has finished costs nothing.
 Shape suffixes: C clients, P flat parameters, S steps, B batch rows.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +22,6 @@ from federation.plan import RoundPlan
 from federation.training.base import CPU, Base, client_loss
 from federation.training.batches import Batch, collate
 from federation.training.optim import OPTIMIZERS, clip_rows
-from federation.training.workers import kept_threads
 from federation.tree import Layout, Params, Tree
 
 OPTIMIZER = "optimizer/"  # prefix of the groups of optimizer state that a client keeps
@@ -117,81 +114,10 @@ class GradientPass:
         self._task.trainable.bind(None)
 
 
-@contextmanager
-def gradients(
-    task: Task, params_C: Tensor, parts: int = 1
-) -> Iterator[Callable[[Sequence[Batch]], tuple[Tensor, Tensor]]]:
-    """Let the parts of a step be passed side by side, each on a thread of its own.
-
-    Args:
-        task: what is trained.
-        params_C: read at every call.
-        parts: most batches of a call; with one, it is passed here.
-
-    Yields:
-        What returns (loss_C, grad_C) of a step from its batches.
-    """
-    passes = [GradientPass(task, params_C) for _ in range(parts)]
-    with kept_threads(parts) as together:
-        try:
-            yield lambda batches: joined(
-                [batch.count_C for batch in batches],
-                together([partial(*call) for call in zip(passes, batches, strict=False)]),
-            )
-        finally:
-            together([one.close for one in passes])
-
-
-def joined(
-    counts: Sequence[Tensor], results: Sequence[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    """Make (loss_C, grad_C) of a step from those of its parts: means over supervised tokens.
-
-    Args:
-        counts: supervised tokens of each client in each part, ``(C,)``.
-        results: (loss_C, grad_C) of each part; what they hold is overwritten.
-    """
-    (loss_C, grad_C), *others = results
-    if not others:
-        return loss_C, grad_C
-    share, *shares = torch.stack(list(counts)).to(grad_C).unsqueeze(-1)
-    whole = (share + sum(shares)).clamp(min=1)
-    loss_C.mul_((share / whole)[:, 0])
-    grad_C.mul_(share / whole)
-    for share, (other_loss_C, other_grad_C) in zip(shares, others, strict=True):
-        loss_C.addcmul_(other_loss_C, (share / whole)[:, 0])
-        grad_C.addcmul_(other_grad_C, share / whole)
-    return loss_C, grad_C
-
-
-def divided(schedules: list[np.ndarray], parts: int) -> list[list[np.ndarray]]:
-    """Deal the rows of every step of each client to so many parts, to and fro.
-
-    A step's rows come shortest first (:func:`federation.training.batches.draw`), so that parts have
-    about as many tokens.
-    """
-    return [
-        [schedule[:, dealt(schedule, part, parts)] for schedule in schedules]
-        for part in range(parts)
-    ]
-
-
-def dealt(schedule: np.ndarray, part: int, parts: int) -> np.ndarray:
-    """Tell which rows of a step a part is dealt."""
-    turn = np.arange(schedule.shape[1]) % (2 * parts)
-    return (turn == part) | (turn == 2 * parts - 1 - part)
-
-
-def batches_at(tokens: Tokens, schedules: list[list[np.ndarray]], step: int) -> list[Batch]:
-    """Collate a step of every part, of those at least one in which something is supervised."""
-    batches = [batch_at(tokens, part, step) for part in schedules]
-    return [batch for batch in batches if len(batch.where)] or batches[:1]
-
-
 def batch_at(tokens: Tokens, schedules: list[np.ndarray], step: int) -> Batch:
     """Collate step ``step`` of every client that has one; ``-1`` marks an absent row."""
     rows = [schedule[step] for schedule in schedules if len(schedule) > step]
-    rows_CB = np.full((len(rows), max(1, *map(len, rows))), -1, dtype=np.int64)
+    rows_CB = np.full((len(rows), max(len(row) for row in rows)), -1, dtype=np.int64)
     for c, row in enumerate(rows):
         rows_CB[c, : len(row)] = row
     return collate(tokens, rows_CB)
@@ -215,7 +141,6 @@ def train_stack(
     plan: RoundPlan,
     schedules: list[np.ndarray],
     given_up: Callable[[], bool] = lambda: False,
-    parts: int = 1,
 ) -> Trained:
     """Let a stack of clients do its local work together, where the base lies.
 
@@ -228,7 +153,6 @@ def train_stack(
         plan: a plan over these clients, ordered by decreasing number of steps.
         schedules: rows of every step of each client, ``(S_c, B_c)``.
         given_up: asked before every step whether nobody waits for the result any more.
-        parts: threads among which the rows of every step are divided.
 
     Raises:
         GivenUp: if nobody does.
@@ -245,20 +169,20 @@ def train_stack(
     moments = remembered if work.keep_optimizer else optimizer.init(params_C)
     loss_C = torch.zeros(C, dtype=torch.float64, device=device)
     tokens_C = torch.zeros(C, dtype=torch.int64)
-    with gradients(task, params_C, parts) as gradient:
-        divided_schedules = divided(schedules, parts)
-        for step in range(max(len(schedule) for schedule in schedules)):
-            if given_up():
-                raise GivenUp
-            batches = batches_at(task.tokens, divided_schedules, step)
-            step_loss_C, grad_C = gradient(batches)
-            active = len(grad_C)
-            grad_C = algorithm.correct(grad_C, params_C[:active], sent, head(kept_C, active))
-            if work.max_grad_norm is not None:
-                grad_C = clip_rows(grad_C, work.max_grad_norm)
-            optimizer.update(params_C[:active], grad_C, head(moments, active), work)
-            loss_C[:active] += step_loss_C
-            tokens_C[:active] += sum(batch.count_C for batch in batches)
+    gradient = GradientPass(task, params_C)
+    for step in range(max(len(schedule) for schedule in schedules)):
+        if given_up():
+            raise GivenUp
+        batch = batch_at(task.tokens, schedules, step)
+        active = len(batch.count_C)
+        step_loss_C, grad_C = gradient(batch)
+        grad_C = algorithm.correct(grad_C, params_C[:active], sent, head(kept_C, active))
+        if work.max_grad_norm is not None:
+            grad_C = clip_rows(grad_C, work.max_grad_norm)
+        optimizer.update(params_C[:active], grad_C, head(moments, active), work)
+        loss_C[:active] += step_loss_C
+        tokens_C[:active] += batch.count_C
+    gradient.close()
     delta_C = params_C.sub_(start_C)
     norm_C = torch.linalg.vector_norm(delta_C, dim=1, dtype=torch.float64)
     report_C, kept_C = algorithm.report(delta_C, sent, kept_C, plan)

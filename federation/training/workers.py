@@ -5,10 +5,9 @@ what Python does between them, leave a second core idle.  Knows threads; knows n
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -18,16 +17,12 @@ T = TypeVar("T")
 MOST = 4
 
 
-def workers(calls: int, beside: int = 1) -> int:
+def workers(calls: int) -> int:
     """Return how many workers share the processor for so many calls.
 
     Depends on torch's number of threads alone, as the bits of a result then do.
-
-    Args:
-        calls: what is to be called.
-        beside: how many do so side by side, each with workers of its own.
     """
-    return max(1, min(calls, torch.get_num_threads() // beside, MOST // beside))
+    return max(1, min(calls, torch.get_num_threads(), MOST))
 
 
 def side_by_side(
@@ -66,37 +61,6 @@ def side_by_side(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # torch keeps the number last set for threads to come
-
-
-@contextmanager
-def kept_threads(count: int) -> Iterator[Callable[[Sequence[Callable[[], Any]]], list[Any]]]:
-    """Keep threads for many small sets of calls: starting some for each set would cost more.
-
-    Args:
-        count: threads; with one, calls are made here, with all of torch's threads.
-
-    Yields:
-        What makes at most ``count`` calls, the first always on the first thread and so on, and
-        returns what they return.
-    """
-    if count == 1:
-        yield lambda calls: [call() for call in calls]
-        return
-    threads = torch.get_num_threads()
-    share = threads // count
-
-    def together(calls: Sequence[Callable[[], Any]]) -> list[Any]:
-        made = [pool.submit(call) for pool, call in zip(pools, calls, strict=False)]
-        wait(made)
-        return [one.result() for one in made]
-
-    with ExitStack() as stack:
-        pools = [
-            stack.enter_context(ThreadPoolExecutor(1, "part", torch.set_num_threads, (share,)))
-            for _ in range(count)
-        ]
-        stack.callback(torch.set_num_threads, threads)  # as above
-        yield together
 
 
 def first_of(waiting: deque[Future[T]]) -> T:

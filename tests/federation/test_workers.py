@@ -3,17 +3,16 @@
 import threading
 import time
 
-import numpy as np
 import pytest
 import torch
 
 from federation.algorithms.catalogue import fedavg, scaffold
 from federation.training import workers
 from federation.training.base import client_loss, prepare
-from federation.training.engine import parts_at_once, passes_at_once, stacked
+from federation.training.engine import passes_at_once, stacked
 from federation.training.full import FullParameters
-from federation.training.local import Task, batch_at, batches_at, divided
-from federation.training.workers import kept_threads, side_by_side
+from federation.training.local import Task, batch_at
+from federation.training.workers import side_by_side
 from tests.laws import engine_laws as laws
 
 
@@ -73,27 +72,6 @@ def test_as_many_workers_as_there_is_work_and_threads(monkeypatch: pytest.Monkey
     assert workers.workers(9) == workers.MOST
 
 
-def test_a_kept_thread_makes_the_same_call_every_time():
-    torch.set_num_threads(4)
-    calls = [lambda: (threading.get_ident(), torch.get_num_threads())] * 2
-    with kept_threads(2) as together:
-        sets = [together(calls) for _ in range(9)]
-        assert together(calls[:1]) == sets[0][:1]
-    assert sets == [sets[0]] * 9
-    (one, share), (other, _) = sets[0]
-    assert len({one, other, threading.get_ident()}) == 3 and share == 2
-    assert list(side_by_side([torch.get_num_threads] * 2, 2)) == [2, 2]  # of four, as before
-    with kept_threads(1) as together:
-        assert together(calls[:1]) == [(threading.get_ident(), 4)]
-
-
-def test_kept_threads_end_when_a_call_fails():
-    before = threading.active_count()
-    with pytest.raises(ZeroDivisionError), kept_threads(2) as together:
-        together([lambda: 1, lambda: 1 // 0])
-    assert threading.active_count() == before
-
-
 def test_stacks_are_about_equally_large():
     plan = laws.plan_of(laws.ADAMW)
     assert [len(part.clients) for part in stacked(plan, 4)] == [2, 3]
@@ -121,37 +99,6 @@ def test_an_adapter_is_bound_for_its_thread_alone():
     alone = [loss(i, threading.Barrier(1)) for i in (0, 1)]
     meet = threading.Barrier(2, timeout=30)
     assert list(side_by_side([lambda i=i: loss(i, meet) for i in (0, 1)], 2)) == alone
-
-
-WHOLE = len(laws.CLIENTS)  # all clients in one stack
-
-
-@pytest.mark.parametrize("work", [laws.ADAMW, laws.SGD, laws.SGD_WITHOUT_MOMENTUM])
-def test_a_stack_alone_is_trained_in_parts_by_the_same_laws(work):
-    assert parts_at_once(laws.task(fedavg()), laws.plan_of(work), 1) == 2
-    laws.cohort_is_plain_training(work, WHOLE)
-    laws.idle_clients_change_nothing(fedavg(), work, WHOLE)
-    laws.clones_are_one(fedavg(), work, WHOLE)
-    laws.base_is_frozen(fedavg(), work, WHOLE)
-    laws.any_round_can_be_replayed_alone(fedavg(), work, WHOLE)  # bit for bit
-
-
-@pytest.mark.parametrize("work", [laws.ADAMW, laws.SGD])
-def test_parts_remember_as_the_whole_does(work):
-    kept = work.model_copy(update={"keep_optimizer": True})
-    laws.batched_is_sequential(fedavg(), kept, WHOLE)
-    laws.rounds_of_one_client_are_plain_training(laws.MU, kept, 1)
-
-
-def test_every_row_is_in_one_part_and_a_part_without_rows_is_left_out():
-    schedules = [np.arange(10).reshape(2, 5), np.array([[17], [18]]), np.array([[19, -1]])]
-    parts = divided(schedules, 2)
-    assert [part[0].tolist() for part in parts] == [[[0, 3, 4], [5, 8, 9]], [[1, 2], [6, 7]]]
-    assert [len(batch.ids_CBT) for batch in batches_at(laws.TOKENS, parts, 0)] == [3, 3]
-    alone = divided(schedules[2:], 2)
-    assert [len(batch.where) > 0 for batch in batches_at(laws.TOKENS, alone, 0)] == [True]
-    nothing = divided([np.full((1, 2), -1)], 2)
-    assert [len(batch.where) for batch in batches_at(laws.TOKENS, nothing, 0)] == [0]
 
 
 @pytest.mark.parametrize("algorithm", [fedavg, scaffold])
@@ -185,23 +132,12 @@ def test_a_stack_that_fails_ends_the_round_early(monkeypatch: pytest.MonkeyPatch
 
 
 def test_models_that_cannot_be_shared_are_trained_one_at_a_time():
-    task, plan = laws.task(fedavg()), laws.plan_of(laws.ADAMW)
+    task = laws.task(fedavg())
     assert passes_at_once(task, 5) == 2
     base = prepare("tiny", laws.small_llama(), None)
-    full = Task(base, FullParameters(base), fedavg(), laws.TOKENS)
-    assert passes_at_once(full, 5) == parts_at_once(full, plan, 1) == 1
+    assert passes_at_once(Task(base, FullParameters(base), fedavg(), laws.TOKENS), 5) == 1
     for kind, count in (("dynamic", 1), ("longrope", 1), ("llama3", 2)):
         config = task.base.model.config
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(config, "rope_parameters", {"rope_type": kind}, raising=False)
-            assert passes_at_once(task, 5) == parts_at_once(task, plan, 1) == count
-
-
-def test_rows_are_divided_where_stacks_leave_threads():
-    task, plan = laws.task(fedavg()), laws.plan_of(laws.ADAMW)
-    shares = {}
-    for threads in (1, 2, 3, 4, 64):
-        torch.set_num_threads(threads)
-        shares[threads] = [parts_at_once(task, plan, stacks) for stacks in (1, 2, 4)]
-    assert shares == {1: [1, 1, 1], 2: [2, 1, 1], 3: [3, 1, 1], 4: [3, 2, 1], 64: [3, 2, 1]}
-    assert parts_at_once(task, plan.only(("bob",)), 1) == 1  # one example a step
+            assert passes_at_once(task, 5) == count

@@ -172,23 +172,11 @@ def bind_and_merge(self: LoRA, views: Params | None) -> Params:
     return lora_bind(self, views)
 
 
-def parts_count_alike(
-    counts: Sequence[Tensor], results: Sequence[tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor]:
-    alike = [torch.ones_like(count_C) for count_C in counts]
-    return local_joined(alike, results)
-
-
-def part_left_out(tokens: Tokens, schedules: list[list[np.ndarray]], step: int) -> list[Batch]:
-    return [local_batch_at(tokens, schedules[0], step)]
-
-
 def stay_bound(self: local.GradientPass) -> None:
     pass
 
 
 local_batch_at = local.batch_at
-local_joined = local.joined
 fused_linear = fused.linear
 packed_groups = packing.grouped
 lora_bind = lora.LoRA.bind
@@ -223,19 +211,16 @@ batched_sgd = partial(laws.batched_is_sequential, fedavg(), KEPT_SGD, CHUNK)
 frozen = partial(laws.base_is_frozen, fedavg(), laws.SGD)
 
 
-def with_threads(threads: int, law: Callable[[], None]) -> None:
-    """Hold a law with so many of torch's threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+def frozen_in_this_thread() -> None:
+    """One client a pass, and no thread of its own, with which what it leaves behind would go."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     try:
-        law()
+        frozen(1)
     finally:
-        torch.set_num_threads(before)
+        torch.set_num_threads(threads)
 
 
-# One client a pass, and no thread of its own, with which what it leaves behind would go.
-frozen_in_this_thread = partial(with_threads, 1, partial(frozen, 1))
-in_parts = partial(with_threads, 2, unclipped)
 replayed = partial(laws.any_round_can_be_replayed_alone, fedavg(), laws.SGD, CHUNK)
 owned = partial(laws.memory_has_an_owner, fedavg(), KEPT_ADAMW, CHUNK)
 
@@ -248,8 +233,6 @@ MUTANTS: dict[str, Mutant] = {
     "loss averaged over clients": one(local, "client_loss", loss_is_mean_over_clients, unclipped),
     "loss per example": one(local, "client_loss", loss_is_mean_over_examples, unclipped),
     "padding supervised": one(local, "collate", padding_is_supervised, batched_sgd),
-    "parts count alike": one(local, "joined", parts_count_alike, in_parts),
-    "part left out": one(local, "batches_at", part_left_out, in_parts),
     "prompt supervised": one(local, "collate", prompt_is_supervised, cohort_sgd),
     "finished client moves": one(local, "batch_at", finished_client_keeps_moving, batched_adamw),
     "batches by position": one(LocalEngine, "schedules", batches_drawn_by_position, batched_sgd),
