@@ -20,7 +20,7 @@ from federation.cohort.planner import Planner, RulePlanner
 from federation.cohort.selection import check_population
 from federation.config import Config
 from federation.data.dataset import FederatedData, centralise, load_data, resolved
-from federation.data.splits import not_judged
+from federation.data.splits import left_out
 from federation.errors import ConfigError
 from federation.evaluation.assess import assess
 from federation.pretraining.pretrain import pretrain
@@ -273,8 +273,8 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
         seed = setup.config.seed
         first = start_record(writer, setup.base, seed=seed, chunk=chunk, data=data, facts=facts)
         session.append(first)
-        if setup.judges_base and (untested := setup.data.judged.untested):
-            session.append(WarningRecord(about="client", text=not_judged(untested)))
+        for text in left_out(setup.data.judged) if setup.judges_base else ():
+            session.append(WarningRecord(about="client", text=text))
     session.go_on(setup.base, data, facts)
     if setup.judges_base and not writer.history.rounds:
         watch.phase("evaluating the base model")

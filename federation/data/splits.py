@@ -56,6 +56,7 @@ class Splits:
         unseen: all rows of the clients that are held out whole.
         set_aside: rows kept for the global test set alone, ascending; empty where the union of the
             clients' tests serves.
+        brought: training clients that extra rows alone make.
     """
 
     train: Clients
@@ -63,6 +64,7 @@ class Splits:
     test: Clients
     unseen: Clients
     set_aside: NDArray[np.int64]
+    brought: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,9 +73,10 @@ class Splits:
 
     @property
     def untested(self) -> tuple[str, ...]:
-        """The training clients without a row to test on, if others have some."""
+        """The training clients of too few rows for one to test on, if others have some."""
         sizes = self.test.sizes
-        return tuple(self.names[i] for i in np.flatnonzero(sizes == 0)) if sizes.any() else ()
+        without = [self.names[i] for i in np.flatnonzero(sizes == 0)] if sizes.any() else []
+        return tuple(name for name in without if name not in self.brought)
 
     @property
     def global_test(self) -> NDArray[np.int64]:
@@ -81,15 +84,38 @@ class Splits:
         return self.set_aside if self.set_aside.size else np.sort(self.test.order)
 
 
+def left_out(splits: Splits) -> list[str]:
+    """Say which training clients are not judged, and why, in a line each."""
+    said = []
+    if splits.untested:
+        said.append(not_judged(splits.untested))
+    if splits.brought:
+        said.append(only_extra(splits.brought))
+    return said
+
+
 def not_judged(untested: Sequence[str]) -> str:
     """Say which clients figures per client leave out."""
-    named = ", ".join(map(repr, untested[:NAMED]))
-    more = f" and {len(untested) - NAMED:,} more" if len(untested) > NAMED else ""
     one = len(untested) == 1
     return (
         f"{len(untested):,} {'client has' if one else 'clients have'} too few rows for one to test"
-        f" on, so figures per client leave {'it' if one else 'them'} out: {named}{more}"
+        f" on, so figures per client leave {'it' if one else 'them'} out: {named(untested)}"
     )
+
+
+def only_extra(brought: Sequence[str]) -> str:
+    """Say which clients the data itself has not: a name may be a slip."""
+    one = len(brought) == 1
+    return (
+        f"{len(brought):,} {'client has' if one else 'clients have'} rows of data.extra alone, none"
+        f" to test on, so figures per client leave {'it' if one else 'them'} out: {named(brought)}"
+    )
+
+
+def named(clients: Sequence[str]) -> str:
+    """Name the first few of some clients."""
+    more = f" and {len(clients) - NAMED:,} more" if len(clients) > NAMED else ""
+    return ", ".join(map(repr, clients[:NAMED])) + more
 
 
 def split(
@@ -146,6 +172,7 @@ def with_extra(splits: Splits, extra: Mapping[int, str]) -> Splits:
         train=train,
         validation=splits.validation.also(nothing),
         test=splits.test.also(nothing),
+        brought=tuple(nothing),
     )
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from federation.config import Config
 from federation.data.dataset import FederatedData, load_data
+from federation.data.splits import left_out
 from federation.errors import ConfigError, DataError
 from federation.experiment import resume, run_experiment, set_up
 from federation.runs.peft_files import load_adapter
@@ -64,6 +65,10 @@ def test_extra_rows_are_trained_on_by_those_they_name_and_tested_on_by_nobody(wo
     old = texts(before, before.splits.train.rows("client-2"))
     assert texts(after, train.rows("client-2"))[:-1] == old
     assert after.splits.test.names == after.splits.validation.names == train.names
+    assert after.splits.brought == ("client-9", "client-10") and not after.splits.untested
+    (said,) = left_out(after.judged)
+    assert said.startswith("2 clients have rows of data.extra alone") and "'client-10'" in said
+    assert left_out(before.judged) == []
     assert len(after.clients.order) == 54 and len(set(after.clients.order.tolist())) == 54
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from federation.config import Config
-from federation.data.splits import not_judged
+from federation.data.splits import left_out
 from federation.errors import ConfigError, DataError
 from federation.runs.run import Run
 from ui import tables
@@ -114,8 +114,8 @@ def show(
         console.print(words, soft_wrap=True, markup=False)
     if report.kind == "topic":
         console.print(TOPIC, soft_wrap=True, markup=False)
-    if untested := data.judged.untested:
-        console.print(f"not judged: {not_judged(untested)}", soft_wrap=True, markup=False)
+    for words in left_out(data.judged):
+        console.print(f"not judged: {words}", soft_wrap=True, markup=False)
     for reason, count in data.corpus.report.dropped.items():
         console.print(f"left out: {count:,} rows {reason}", soft_wrap=True, markup=False)
     if picture:
