@@ -55,6 +55,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--calls", metavar="N", type=positive, help=help)
     help = f"most tokens of one answer of a model (default: {ANSWER_TOKENS})"
     parser.add_argument("--tokens", metavar="N", type=positive, default=ANSWER_TOKENS, help=help)
+    help = "a line for the end of the report: how a model was served"
+    parser.add_argument("--note", metavar="TEXT", default="", help=help)
     return parser.parse_args(argv)
 
 
@@ -93,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     found |= {name: played(name, effort, repeats(args, [name])) for name in chosen}
     parts = [found[name] for name in TRACKS if name in found]
     label = the_table().label if found.keys() & set(TABULAR) else None
-    text = report.document(parts, effort, command(args), label)
+    text = report.document(parts, effort, command(args), label, args.note)
     figures = report.as_json(parts, command(args), label)
     if args.out is None:
         print(figures if args.json else text, end="")

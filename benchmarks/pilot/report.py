@@ -24,7 +24,11 @@ UNITS = {"tune": "regret area", "online": "nats per token of final test loss"}
 
 
 def document(
-    parts: Sequence[Part], effort: Effort, command: str, label: Mapping[str, Any] | None
+    parts: Sequence[Part],
+    effort: Effort,
+    command: str,
+    label: Mapping[str, Any] | None,
+    note: str = "",
 ) -> str:
     """Write the report.
 
@@ -33,13 +37,14 @@ def document(
         effort: how much was done.
         command: that repeats it.
         label: what the table of runs was made with, if a track read it.
+        note: a line for its end.
     """
     blocks = [INTRODUCTION]
     if effort.quick:
         blocks.append(TRIAL)
     blocks += [headline(parts), *(part.markdown() for part in parts)]
     blocks.append(made_with(parts, command, label))
-    return "\n\n".join(blocks) + "\n"
+    return "\n\n".join([*blocks, *([note] if note else [])]) + "\n"
 
 
 def headline(parts: Sequence[Part]) -> str:

@@ -240,8 +240,10 @@ def test_a_report_is_put_together_from_its_parts(tmp_path, monkeypatch, capsys):
     part.write_text(report.as_json([one], "", None))
     monkeypatch.setattr(command, "played", None)
     monkeypatch.setattr(command, "the_table", made_up)
-    assert main(["bench", "pilot", "--take", str(whole), "--take", str(part)]) == 0
+    files = ["--take", str(whole), "--take", str(part), "--note", "Served so."]
+    assert main(["bench", "pilot", *files]) == 0
     text = capsys.readouterr().out
+    assert text.endswith("\n\nServed so.\n")
     assert [line[3:] for line in text.splitlines() if line.startswith("## ")][2] == "New online"
     assert "`fedpilot bench pilot --take whole.json --take part.json`" in text
     assert "- Old canary: `old`\n" in text
