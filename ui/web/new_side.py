@@ -19,7 +19,7 @@ from ui.web.new_state import EXPERIMENT, ask
 from ui.web.shell import plain, problems, shelf, watch
 from ui.web.written import command_text, python_text, toml_text
 
-PATIENCE = 60.0  # seconds that a start waits until the experiment was checked
+PATIENCE = 180.0  # seconds that a start waits until the experiment was checked
 
 
 def start(table: Table, config: Config | None, error: str, named: str) -> str:

@@ -75,7 +75,7 @@ def shown(made: MadeSet) -> None:
     """Show a set."""
     icon, colour, word = LOOKS[made.status]
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.markdown(f"### {plain(made.name)}")
+        st.markdown(f"### {plain(made.name)}", width="content")
         st.badge(word, icon=icon, color=colour)  # pyright: ignore[reportArgumentType]
     if made.status in ("making", "judging"):
         working(made.name)
@@ -245,10 +245,11 @@ def figures_table(title: str, shown: list[Figure], nothing: str) -> None:
     if not shown:
         st.caption(nothing)
         return
-    lines = ["| | | meaning | good is |", "|---|---:|---|---|"]
+    lines = ["| | | Meaning | Good is |", "|---|---:|---|---|"]
     for figure in shown:
         icon, colour, word = VERDICTS[figure.verdict]
-        texts = map(plain, (figure.value, figure.meaning, figure.good))
+        value = figure.value.replace(" ", "\u00a0")  # on one line: its column is narrow
+        texts = map(plain, (value, figure.meaning, figure.good))
         badge = f":{colour}-badge[{icon} {word}]"
         lines.append(f"| {badge} {plain(figure.name)} | {' | '.join(texts)} |")
     st.markdown("\n".join(lines))

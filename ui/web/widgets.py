@@ -52,6 +52,8 @@ NAMES = {
     "base": "Base model",
     "every": "Evaluate every",
     "max_calls": "Most requests",
+    "server_lr": "Server learning rate",
+    "mu": "Proximal pull, mu",
 }
 """Key, or its last part -> what people call it, where that is not the same."""
 

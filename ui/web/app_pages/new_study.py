@@ -17,7 +17,7 @@ from ui.web.shell import JOB, page, plain, problems, shelf
 from ui.web.study_form import NOW, PARTS, STUDY
 from ui.web.written import toml_text
 
-PATIENCE = 60.0  # seconds that a start waits until the study was checked
+PATIENCE = 180.0  # seconds that a start waits until the study was checked
 asked: "list[Future[Answer]]" = []
 faults: dict[str, DeltaGenerator] = {}
 SECTIONS = {  # part of the form -> its title and icon
