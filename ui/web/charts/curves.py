@@ -100,14 +100,15 @@ def line_frame(run: Run) -> pd.DataFrame:
 def decided(marks: pd.DataFrame) -> alt.Chart:
     """Draw decisions as marks whose colour and shape say who decided."""
     present = {name for name, look in SOURCES.items() if look.word in set(marks["by"])}
+    legend = below("decided by", symbolStrokeWidth=0)  # the edge sets marks off from the line
     return (
         alt.Chart(marks)
         .mark_point(size=110, filled=True, opacity=1, stroke="white", strokeWidth=1)
         .encode(
             x=alt.X("round:Q"),
             y=alt.Y("loss:Q"),
-            color=alt.Color("by:N", scale=colours(SOURCES, present), legend=below("decided by")),
-            shape=alt.Shape("by:N", scale=shapes(SOURCES, present), legend=below("decided by")),
+            color=alt.Color("by:N", scale=colours(SOURCES, present), legend=legend),
+            shape=alt.Shape("by:N", scale=shapes(SOURCES, present), legend=legend),
             tooltip=tips("round:Q", "by:N", "change:N", "why:N"),
         )
     )

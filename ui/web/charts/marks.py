@@ -35,6 +35,6 @@ def tips(*fields: str, **titles: str) -> list[alt.Tooltip]:
     ]
 
 
-def below(title: str | None = None) -> alt.Legend:
+def below(title: str | None = None, **more: float) -> alt.Legend:
     """Return a legend that takes no width from the picture."""
-    return alt.Legend(title=title, orient="bottom", columns=2, symbolLimit=40)
+    return alt.Legend(title=title, orient="bottom", columns=2, symbolLimit=40, **more)
