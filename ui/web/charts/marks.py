@@ -1,6 +1,7 @@
 """Colours and shapes of charts, from the one visual language; sizes that all charts share."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import altair as alt
 
@@ -35,6 +36,6 @@ def tips(*fields: str, **titles: str) -> list[alt.Tooltip]:
     ]
 
 
-def below(title: str | None = None, **more: float) -> alt.Legend:
+def below(title: str | None = None, **more: Any) -> alt.Legend:
     """Return a legend that takes no width from the picture."""
     return alt.Legend(title=title, orient="bottom", columns=2, symbolLimit=40, **more)
