@@ -164,8 +164,10 @@ def what_was_said(run: Run, n: int) -> None:
     told = decided.told(decision)
     st.caption(" · ".join(plain(f"{k} {short(v)}") for k, v in told.items()))
     if raw := decided.raw_of(decision):
-        with st.expander("The answer as it came", icon=":material/data_object:"):
-            st.code(called().text(raw), language=None, wrap_lines=True)
+        name, icon = "The answer as it came", ":material/data_object:"
+        with st.expander(name, key="answer", bind="query-params", icon=icon) as part:
+            if part.open:
+                st.code(called().text(raw), language=None, wrap_lines=True)
 
 
 def chips(evidence: list[str]) -> None:
@@ -233,12 +235,11 @@ def what_others_would(run: Run, n: int, before: dict[str, float]) -> None:
         st.caption("No other policy was asked beside this one.")
     else:
         st.caption("What a policy leaves alone stands as it was before.")
-    st.dataframe(
-        pd.DataFrame(others.rows, columns=["knob", *others.policies]), hide_index=True,
-        alt="Knob by policy: what was applied and what every other policy would have done",
-        placeholder="–",
-        column_config={"knob": st.column_config.TextColumn("Knob", width=110)},
-    )  # fmt: skip
+    # As text: what draws tables takes a browser half a second to load.
+    head = ["knob", *others.policies]
+    lines = [head, *([row[name] for name in head] for row in others.rows)]
+    first, *rest = (f"| {' | '.join(map(plain, line))} |" for line in lines)
+    st.markdown("\n".join([first, "|---" * len(head) + "|", *rest]))
 
 
 def next_steps(opened: Opened, row: Row) -> None:

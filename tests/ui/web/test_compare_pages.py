@@ -39,7 +39,7 @@ def test_clients_shows_who_gives_what_under_names_and_under_pseudonyms(
     open_page: Open, runs: Path, asked: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record_clients(runs / "one")
-    app = open_page("clients", run="one")
+    app = open_page("clients", run="one", parts="true")
     said = words(app)
     assert "Behaviour plane" in said
     assert "3 repeats" in said
@@ -51,11 +51,11 @@ def test_clients_shows_who_gives_what_under_names_and_under_pseudonyms(
     one = str((runs / "one").absolute())
     whatif = ["whatif", one, "--round=1", "--contributions", "--repeats=4"]
     assert asked == [whatif, ["data", one, "--json"]]
-    app = open_page("clients", run="one", names="pseudonyms")
+    app = open_page("clients", run="one", names="pseudonyms", parts="true")
     assert list(app.dataframe[0].value["client"]) == ["c1", "c2", "c3"]
     assert "ward" not in words(app) + str(app.get("vega_lite_chart"))
     monkeypatch.setenv("FEDPILOT_SHARED", "1")
-    app = open_page("clients", run="one", names="names")
+    app = open_page("clients", run="one", names="names", parts="true")
     assert list(app.dataframe[0].value["client"]) == ["c1", "c2", "c3"]
 
 

@@ -29,7 +29,7 @@ def test_every_state_is_designed(open_page, runs, page):
 
 def test_a_decision_is_shown_whole(open_page, runs):
     steered(runs / "steered")
-    app = open_page("decisions", run="steered", round="5", fact="loss@3")
+    app = open_page("decisions", run="steered", round="5", fact="loss@3", answer="true")
     said = words(app)
     assert [x.value for x in app.subheader] == ["Round 5"]
     for part in ("fallback", "refused", "lr 5 is outside", "fact loss", "Fork after"):
@@ -49,9 +49,9 @@ def test_a_fork_is_offered_only_from_a_round_whose_state_is_kept(open_page, runs
 def test_columns_in_which_nothing_stands_are_left_out_and_why_is_among_the_first(open_page, runs):
     steered(runs / "expects")
     record(runs / "rules")
-    columns = list(table(open_page("decisions", run="expects")).columns)
+    columns = list(table(open_page("decisions", run="expects", table="true")).columns)
     assert columns[:4] == ["round", "source", "changed", "why"] and "came" in columns
-    columns = list(table(open_page("decisions", run="rules")).columns)
+    columns = list(table(open_page("decisions", run="rules", table="true")).columns)
     assert "expected" not in columns and "came" not in columns and "changed" in columns
 
 

@@ -178,8 +178,8 @@ def test_no_client_is_named_by_a_study(
 PAGES = {
     "runs": {},
     "live": {},
-    "decisions": {"round": "2"},
-    "clients": {"names": "names", "pick": CLIENTS[0]},
+    "decisions": {"round": "2", "table": "true", "answer": "true"},
+    "clients": {"names": "names", "pick": CLIENTS[0], "parts": "true"},
     "compare": {"view": "what-if", "names": "names"},
     "playground": {},
     "new": {},

@@ -260,8 +260,16 @@ def ask(round: int, repeats: int) -> None:
 
 
 def table() -> None:
-    """Show every client's part, and how well each is served."""
-    st.subheader("Who takes part, and who is served how well", divider="gray")
+    """Show every client's part, and how well each is served, to whoever opens it."""
+    name = "Who takes part, and who is served how well"
+    with st.expander(name, key="parts", bind="query-params", icon=":material/groups:") as part:
+        if part.open:
+            took_part()
+            served()
+
+
+def took_part() -> None:
+    """Show every client's part."""
     rounds = len(run.history.rounds)
     rows = [
         (names[p.client], p.reported, round(p.reported / rounds, 2), p.asked - p.reported, p.last,
@@ -287,6 +295,10 @@ def table() -> None:
     )  # fmt: skip
     less = f" The {MOST_ROWS} of {len(rows):,} that took part most." if rows[MOST_ROWS:] else ""
     st.caption(f"Losses in nats per token; lower is better.{less}")
+
+
+def served() -> None:
+    """Show how well every client is served."""
     with st.container(border=True):
         st.markdown("**Loss on each client's own test**")
         frame = charts.served_frame(parts, names, own_subject_of(run))

@@ -55,7 +55,10 @@ def show(opened: Opened) -> None:
         return
     chosen = pick(opened.run, rows)
     pictures(opened, chosen and chosen.round, fact_wanted())
-    table(rows)
+    name = f"All {len(rows):,} decisions as a table"
+    with st.expander(name, key="table", bind="query-params", icon=":material/table_rows:") as part:
+        if part.open:
+            table(rows)
     if chosen is not None:
         one(opened, chosen, newest=st.session_state.get("round") is None)
 
@@ -65,7 +68,7 @@ def pick(run: Run, rows: list[Row]) -> Row | None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         wanted = st.number_input(
             "Round", 1, None, None, 1, key="round", bind="query-params", placeholder="newest",
-            width=180, help="whose decision is shown below; or select it in the table",
+            width=180, help="whose decision is shown below; or open the table and select it there",
         )  # fmt: skip
         facts = [x for x in (st.session_state.get("fact"), st.query_params.get("fact")) if x]
         if facts and decided.round_of(str(facts[0])):
