@@ -87,8 +87,15 @@ def started() -> "subprocess.Popen[str]":
     )
 
 
-def answer_of(asked: "Future[Answer]", seconds: float) -> tuple[Answer | None, str]:
+def answer_of(
+    asked: "Future[Answer]", seconds: float, without: "list[Future[Answer]] | None" = None
+) -> tuple[Answer | None, str]:
     """Wait a moment for an answer.
+
+    Args:
+        asked: what was asked.
+        seconds: to wait.
+        without: the answers that a page goes on without; this one is added if it is one of them.
 
     Returns:
         The answer, None while there is none; and the user's error, empty if there is none.
@@ -96,6 +103,8 @@ def answer_of(asked: "Future[Answer]", seconds: float) -> tuple[Answer | None, s
     try:
         return asked.result(seconds), ""
     except TimeoutError:
+        if without is not None:
+            without.append(asked)
         return None, ""
     except ConfigError as error:
         return None, str(error)

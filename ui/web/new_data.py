@@ -148,8 +148,14 @@ def learnt(filled: Filled, found: Sample | None, built_in: bool) -> Values:
     return values
 
 
-def example(table: Table, found: Sample) -> "Future[Answer] | None":
-    """Show one row as the model would meet it, and which of its tokens are learnt."""
+def example(table: Table, found: Sample, without: "list[Future[Answer]]") -> None:
+    """Show one row as the model would meet it, and which of its tokens are learnt.
+
+    Args:
+        table: the experiment.
+        found: the first rows.
+        without: the answers that the page goes on without.
+    """
     asked = part(table, ("model.base", "data"))
     with st.container(border=True):
         left, right = st.columns([4, 1], vertical_alignment="center")
@@ -162,17 +168,16 @@ def example(table: Table, found: Sample) -> "Future[Answer] | None":
             judged(asked)
         except ConfigError as error:
             st.caption(plain(str(error)))
-            return None
+            return
         row = {name: jsonable(x) for name, x in found.rows[place].items()}
         future = ask(
             "example", table=asked, row=row, fields=found.fields, origin=found.origins[place]
         )
-        answer, error = answer_of(future, MOMENT)
+        answer, error = answer_of(future, MOMENT, without)
         if answer:
             drawn_example(answer)
         else:
             st.caption(plain(error) or ":material/hourglass_top: reading the tokenizer …")
-        return future
 
 
 def jsonable(value: object) -> object:

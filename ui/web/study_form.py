@@ -1,6 +1,7 @@
 """The form of a study: what it is filled with, its arms one after the other, and the rest."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -79,7 +80,11 @@ def button(label: str, given: str | None, taken: Callable[[str], Draft]) -> None
 
 
 def arms(
-    table: Table, base: Table, id: str, places: dict[str, DeltaGenerator]
+    table: Table,
+    base: Table,
+    id: str,
+    places: dict[str, DeltaGenerator],
+    without: "list[Future[Answer]]",
 ) -> tuple[Arms, str, str]:
     """Draw an arm after the other, the control first.
 
@@ -88,6 +93,7 @@ def arms(
         base: the configuration that arms override, as it stands in the form now.
         id: name of this filling.
         places: where what is wrong with a part of the form is shown; those of the arms are added.
+        without: the answers that the page goes on without.
 
     Returns:
         Arms, the control's name, and which value is missing, in a line.
@@ -96,7 +102,7 @@ def arms(
     order = [first, *(name for name in table["arms"] if name != first)]
     found: Arms = {}
     missing, removed = "", None
-    algorithms, _ = answer_of(ask("algorithms"), MOMENT)
+    algorithms, _ = answer_of(ask("algorithms"), MOMENT, without)
     for place, name in enumerate(order):
         with st.container(border=True, key=f"{id}-arm{place}"):
             called = slug(heading(name, place, id) or "", found)

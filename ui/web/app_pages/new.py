@@ -43,7 +43,8 @@ FOLDED = {
     "pilot.selection": "More about choosing clients",
     "pilot.synthetic": "More about rows that are made up",
 }
-asked: "list[Future[Answer]]" = []
+without: "list[Future[Answer]]" = []
+"""Answers that were not there when what shows them was drawn; they may be there a moment later."""
 
 
 def bring() -> None:
@@ -104,7 +105,7 @@ def group(table: str, common: list[Control], filled: Filled, values: Values) -> 
 
 def algorithm(filled: Filled, values: Values) -> None:
     """Ask for the algorithm and its own settings, which are known as soon as torch is loaded."""
-    known, _ = answer_of(asked[0], MOMENT)
+    known, _ = answer_of(ask("algorithms"), MOMENT, without)
     control = next(c for c in configuration() if c.key == "algorithm.name")
     names = {control.key: [*known, "centralised"]} if known else {}
     offered = Filled(filled.table, filled.id, {**filled.known, **names})
@@ -157,7 +158,7 @@ def switched(part: str, filled: Filled, values: Values) -> bool:
 @st.fragment(run_every=0.5)
 def until_answered() -> None:
     """Look again as soon as an answer is there that this page went on without."""
-    if all(future.done() for future in pending):
+    if all(future.done() for future in without):
         st.rerun()
 
 
@@ -173,7 +174,7 @@ with right.container(horizontal=True, horizontal_alignment="right"):
 loaded, id = drafting.draft(EXPERIMENT)
 st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
 
-asked.append(ask("algorithms"))
+ask("algorithms")  # soon there, if somebody looks at them
 settings: list[Control] = []
 values: Values = {}
 form, side = st.columns([3, 2], gap="large")
@@ -207,12 +208,12 @@ kept = dict(got(loaded.table, "algorithm", {}))
 kept = kept if kept.pop("name", "fedavg") == algorithm_now else {}
 table = written(values, settings, pilot=piloted, parts=parts, kept=kept)
 with shown_example:
-    if sample and (future := new_data.example(table, sample)):
-        asked.append(future)
+    if sample:
+        new_data.example(table, sample, without)
 with counted:
     report = new_data.held_by(table)
 
-error, config, sizes = "", None, {}
+error, config, sizes, check = "", None, {}, None
 try:
     config = judged(table, len(report["clients"]) if report else None)
     if sample:
@@ -221,8 +222,8 @@ try:
 except FedpilotError as wrong:
     error = str(wrong)
 if config is not None and not error:
-    asked.append(ask("check", table=table))
-    answer, error = answer_of(asked[-1], MOMENT)
+    check = ask("check", table=table)
+    answer, error = answer_of(check, MOMENT, without)
     sizes = answer or {}
     if sizes.get("modules") and sizes["modules"] != modules:
         st.session_state["new-modules"] = sizes["modules"]
@@ -234,13 +235,12 @@ if error:
 with side:
     name = new_side.start(table, config, error, loaded.name)
     if config is not None and not error:
-        if sizes or asked[-1].done():
-            new_side.takes(config, sizes, report)
-        else:
+        if check in without:
             st.caption(":material/hourglass_top: checking, and measuring what it takes …")
+        else:
+            new_side.takes(config, sizes, report)
     new_side.said_thrice(table, name)
 drafting.keep(EXPERIMENT, table, name)
 
-pending = [future for future in asked if not future.done()]
-if pending:
+if without:
     until_answered()

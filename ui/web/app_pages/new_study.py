@@ -18,7 +18,8 @@ from ui.web.study_form import NOW, PARTS, STUDY
 from ui.web.written import toml_text
 
 PATIENCE = 180.0  # seconds that a start waits until the study was checked
-asked: "list[Future[Answer]]" = []
+without: "list[Future[Answer]]" = []
+"""Answers that were not there when what shows them was drawn; they may be there a moment later."""
 faults: dict[str, DeltaGenerator] = {}
 SECTIONS = {  # part of the form -> its title and icon
     "question": ("Question", ":material/help:"),
@@ -116,7 +117,7 @@ def said_twice(table: Table, name: str) -> None:
 @st.fragment(run_every=0.5)
 def until_answered() -> None:
     """Look again as soon as an answer is there that this page went on without."""
-    if all(future.done() for future in asked):
+    if all(future.done() for future in without):
         st.rerun()
 
 
@@ -132,7 +133,6 @@ with right.container(horizontal=True, horizontal_alignment="right", vertical_ali
 loaded, id = drafting.draft(STUDY)
 st.caption(f"Filled from {plain(loaded.origin)}. Behind every ? stand meaning, bounds and default.")
 
-asked.append(ask("algorithms"))
 filled = study_form.filling(loaded.table, loaded.table["base"], id)
 form, side = st.columns([3, 2], gap="large")
 with form:
@@ -141,7 +141,7 @@ with form:
     section("base")
     base = study_form.of_base(loaded.table["base"], id)
     section("arms")
-    arms, control, missing = study_form.arms(loaded.table, base, id, faults)
+    arms, control, missing = study_form.arms(loaded.table, base, id, faults, without)
     section("pairs")
     seeds, more = study_form.pairs(filled, loaded.table["seeds"])
     values |= more
@@ -155,7 +155,7 @@ table = study_draft.written(
 )
 st.session_state[NOW] = table
 whole = study_draft.budgeted(table)
-error, spec = "", None
+error, spec, check = "", None, None
 try:
     if missing:
         raise ConfigError(missing)
@@ -163,8 +163,8 @@ try:
 except FedpilotError as wrong:
     error = str(wrong)
 if spec is not None:
-    asked.append(ask("study", table=whole))
-    _, error = answer_of(asked[-1], MOMENT)
+    check = ask("study", table=whole)
+    _, error = answer_of(check, MOMENT, without)
 if error:
     place = study_draft.place_of(error, arms)
     faults.get(place, faults["arms"]).error(plain(error), icon=":material/error:")
@@ -175,10 +175,10 @@ with side:
         st.error(plain(error), icon=":material/error:")
     if spec is not None:
         takes(spec)
-    if not asked[-1].done():
+    if check in without:
         st.caption(":material/hourglass_top: checking …")
     said_twice(whole, name)
 drafting.keep(STUDY, table, name)
 
-if not all(future.done() for future in asked):
+if without:
     until_answered()
