@@ -34,6 +34,7 @@ SWITCHES = (
 CHROMIUM = shutil.which("chromium")
 WAITING = ("checking …", "measuring what", "reading the tokenizer", "loading the algorithms")
 """What a page says while it goes on without an answer."""
+PATIENCE = 60.0  # seconds, on a machine with other work
 PROBES = ("/_stcore/health", "/_stcore/host-config")
 """Where Streamlit's own page looks first for its server, below the page's address: not there."""
 
@@ -99,10 +100,11 @@ class Eyes:
     def settled(self, seconds: float = 60) -> None:
         """Wait until the script has run and charts are drawn; complain of exception boxes."""
         state = '[data-testid="stApp"][data-test-script-state="notRunning"]'
-        self.page.wait_for_selector(state, timeout=seconds * 1000)
         drawing = '[data-testid="stSkeleton"], [data-testid="stAppSkeleton"]'
         still = "s => document.querySelectorAll(s).length === 0"
-        self.page.wait_for_function(still, arg=drawing, timeout=seconds * 1000)
+        with self.patience("the script goes on, or something is still drawn"):
+            self.page.wait_for_selector(state, timeout=seconds * 1000)
+            self.page.wait_for_function(still, arg=drawing, timeout=seconds * 1000)
         self.page.wait_for_timeout(700)
         assert self.page.locator('[data-testid="stException"]').count() == 0, self.text()
 
@@ -122,7 +124,8 @@ class Eyes:
 
     def gone(self, words: str, seconds: float = 60) -> None:
         """Wait until some words cannot be read any more."""
-        self.page.get_by_text(words).first.wait_for(state="hidden", timeout=seconds * 1000)
+        with self.patience(f"{words!r} is still there"):
+            self.page.get_by_text(words).first.wait_for(state="hidden", timeout=seconds * 1000)
 
     def button(self, name: str, seconds: float = 60) -> Locator:
         """Wait for a button."""
@@ -138,27 +141,30 @@ class Eyes:
 
     def tab(self, name: str) -> None:
         """Turn to a tab of the page."""
-        self.page.get_by_role("tab", name=name).click()
+        with self.patience(f"no tab {name!r}"):
+            self.page.get_by_role("tab", name=name).click()
         self.page.wait_for_timeout(300)
 
     def enter(self, name: str, value: str) -> None:
         """Type a number and confirm it by keyboard."""
         field = self.page.get_by_role("spinbutton", name=name).first
-        self.there(field, f"field {name}", 60)
-        field.fill(value)
+        with self.patience(f"{name!r} cannot be filled"):
+            field.fill(value)
         self.page.keyboard.press("Enter")
         self.settled()
 
     def choose(self, name: str, option: str) -> None:
         """Open a list and choose."""
-        self.page.get_by_role("combobox", name=name).click()
-        self.page.get_by_role("option", name=option, exact=True).click()
+        with self.patience(f"{option!r} of {name!r} cannot be chosen"):
+            self.page.get_by_role("combobox", name=name).click()
+            self.page.get_by_role("option", name=option, exact=True).click()
         self.settled()
 
     def row(self, number: int) -> None:
         """Tick a line of the first table, which is a canvas."""
         table = self.page.get_by_test_id("stDataFrame").first
-        table.click(position={"x": 17, "y": 35 + 35 * number + 17})
+        with self.patience("no table"):
+            table.click(position={"x": 17, "y": 35 + 35 * number + 17})
         self.settled()
 
     def shot(self, name: str) -> None:
@@ -167,11 +173,24 @@ class Eyes:
             self.page.screenshot(path=f"{folder}/{name}.png")
 
     def there(self, what: Locator, name: str, seconds: float) -> None:
-        """Wait until something is there; say what is there instead."""
-        try:
+        """Wait until something is there."""
+        with self.patience(f"no {name!r}"):
             what.wait_for(timeout=seconds * 1000)
+
+    @contextmanager
+    def patience(self, problem: str) -> Iterator[None]:
+        """Say what is there instead of what a wait was for, and take a picture."""
+        began = time.monotonic()
+        try:
+            yield
         except TimeoutError:
-            raise AssertionError(f"no {name!r} after {seconds} s, but: {self.text()}") from None
+            self.shot("in-vain")
+            app = self.page.get_by_test_id("stApp")
+            # Not by :meth:`text`: there may be no page to wait for.
+            state = [found.get_attribute("data-test-script-state") for found in app.all()]
+            text = self.page.locator("body").inner_text()
+            waited = f"after {time.monotonic() - began:.0f} s at {self.page.url}"
+            raise AssertionError(f"{problem} {waited}, script {state}, but: {text}") from None
 
 
 def looking(browser: Browser, address: str, width: int = 1280, scheme: str = "light") -> Eyes:
@@ -180,6 +199,7 @@ def looking(browser: Browser, address: str, width: int = 1280, scheme: str = "li
         viewport={"width": width, "height": 900},
         color_scheme="dark" if scheme == "dark" else "light",
     )
+    context.set_default_timeout(PATIENCE * 1000)
     eyes = Eyes(context.new_page(), address)
 
     def request(request: Request) -> None:
