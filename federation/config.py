@@ -334,10 +334,7 @@ def describe(error: ValidationError, model: type[BaseModel]) -> str:
         key = ".".join(str(part) for part in first["loc"] if part not in ("lora", "full"))
         if key in known:
             return f"{key} is of no use with what else is set; remove it"
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        last = {name.rpartition(".")[2]: name for name in known}
-        near = near or [last[x] for x in difflib.get_close_matches(key.rpartition(".")[2], last, 1)]
-        return f"unknown key {key}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"unknown key {key}{meant(key, known)}"
     # What pydantic says beside keys (which branch of a union it tried) is of no use to a person.
     names = {name for key in known for name in key.split(".")}
 
@@ -368,6 +365,18 @@ def field_at(model: type[BaseModel], key: Sequence[str | int]) -> FieldInfo | No
         return field
     inner = (field_at(x, key[1:]) for x in models_in(field.annotation))
     return next((x for x in inner if x is not None), None)
+
+
+def meant(key: str, known: Sequence[str]) -> str:
+    """Say which key may have been meant, or else which ones its table has."""
+    table, _, last = key.rpartition(".")
+    parts = {name: name.rpartition(".") for name in known}
+    beside = {own: name for name, (above, _, own) in parts.items() if above == table}
+    anywhere = {own: name for name, (_, _, own) in parts.items()}
+    for names in (beside, anywhere):
+        if near := difflib.get_close_matches(last, names, n=1):
+            return f"; did you mean {names[near[0]]}?"
+    return f"; {table} has {', '.join(sorted(beside))}" if table and beside else ""
 
 
 def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -53,6 +53,7 @@ def test_a_round_that_warm_up_almost_fills_is_at_the_full_rate(kind: str):
         ("foo=1", "unknown key foo"),
         ("wrok.lr=1", "unknown key wrok; did you mean work?"),
         ("learning_rate=1", "unknown key learning_rate"),
+        ("work.learning_rate=1", "unknown key work.learning_rate; work has batch_size, beta1,"),
         ("lr=1", "unknown key lr; did you mean work.lr?"),
         ("data={source='x.jsonl',count=3}", "count is of source = 'organisations' alone"),
     ],
