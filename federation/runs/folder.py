@@ -37,6 +37,8 @@ def read_config(path: Path) -> dict[str, JsonValue]:
         if (path / MADE_UP).is_dir() and not (path / CONFIG).exists():
             again = f"repeat: fedpilot run CONFIG --out {path}"
             raise ConfigError(f"{path}: rows were being made up there and no run began; {again}")
+        if not path.exists():
+            raise ConfigError(f"{path}: there is no such folder; check the path")
         lacks = JOURNAL if (path / CONFIG).exists() else CONFIG
         raise ConfigError(f"{path} is not a run directory: it has no {lacks}; check the path")
     with storage.explained(path / CONFIG):
