@@ -390,4 +390,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     if not argv:
         top.print_help()
         raise SystemExit(0)
-    return top.parse_args(argv)
+    args, unknown = top.parse_known_args(argv)
+    if unknown:
+        of = f"fedpilot {args.command}" if args.command else "fedpilot"
+        raise ConfigError(f"{of} does not know {' '.join(unknown)}; see: {of} --help")
+    return args

@@ -166,6 +166,7 @@ def test_a_test_set_that_changed_is_not_taken_for_the_run_s_own(
         (["show", "nowhere"], ["nowhere", "there is no such folder"]),
         (["resume", "nowhere"], ["nowhere", "there is no such folder"]),
         (["show", "."], ["is not a run directory", "config.json"]),
+        (["study", "a.toml", "--sett", "x=1"], ["--sett x=1", "see: fedpilot study --help"]),
         (["verify", "nowhere"], ["nowhere"]),
         (["runs", "nowhere"], ["nowhere"]),
         (["run", "nowhere.toml"], ["nowhere.toml", "fedpilot init"]),
