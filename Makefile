@@ -17,6 +17,7 @@ help:  ## list the targets
 setup: $(STAMP)  ## create .venv with everything pinned in constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing what constraints.txt pins into $(VENV): some minutes, silent, once"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
