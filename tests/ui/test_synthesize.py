@@ -50,7 +50,7 @@ def test_a_set_is_told_of_and_lies_beside_its_card(call: Call, at: Path):
     said = call("synthesize", "p.toml", "--out", "set.jsonl")
     assert said.code == 0 and "18 made-up rows" in said.out and "b [bold]" in said.out
     assert "none was read; none of it shaped the set" in said.out
-    assert "0 equal to 1 nothing in common" in " ".join(said.out.split())
+    assert "0: equal, 1: nothing in common" in " ".join(said.out.split())
     assert "distinct 1, 2: share of words" in (at / "set.card.md").read_text()
     assert "gate     not asked for" in said.out
     assert (at / "set.card.md").read_text().startswith("# set.jsonl\n")

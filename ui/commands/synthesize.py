@@ -15,7 +15,7 @@ from ui import tables
 
 NO_GUARANTEE = "; no guarantee: which rows were refused may tell of it"
 EXAMPLE = Path(__file__).parents[1] / "profile.toml"
-MIXES = "distance: of the labels got from those asked for, 0 equal to 1 nothing in common"
+MIXES = "distance: of the labels got from those asked for, 0: equal, 1: nothing in common"
 SHOWN = 10  # labels that lack rows
 
 
