@@ -36,7 +36,7 @@ def test_python_example(number, tmp_path, monkeypatch):
     (tmp_path / "experiment.toml").write_text(EXPERIMENT, encoding="utf-8")
     exec(compile(blocks()[number], "README.md", "exec"), {})
     if "run.export" in blocks()[number]:
-        assert (tmp_path / "adapter" / "adapter_config.json").exists()
+        assert (tmp_path / "first-adapter" / "adapter_config.json").exists()
 
 
 def test_a_new_algorithm_takes_less_than_fifteen_lines():

@@ -182,7 +182,7 @@ def test_what_cannot_be_asked(name: str, call: Call, run: Path):
 
 
 def test_there_is_no_chat_without_a_run(call: Call, tmp_path: Path):
-    call("chat", tmp_path / "x", "--say", "facts").refused(2, "not a run directory")
+    call("chat", tmp_path / "x", "--say", "facts").refused(2, "there is no such folder")
 
 
 @pytest.mark.slow

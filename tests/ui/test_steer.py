@@ -105,7 +105,7 @@ def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tm
     forked = f"fedpilot fork {finished} --round {last} --rounds N --out NEW"
     for deed in (["pause"], ["more-rounds", 2]):
         call("steer", finished, *deed).refused(2, "is finished", forked)
-    call("steer", tmp_path / "nothing", "stop").refused(2, "not a run directory")
+    call("steer", tmp_path / "nothing", "stop").refused(2, "there is no such folder")
     assert not (finished / "inbox").exists()
 
 

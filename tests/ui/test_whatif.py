@@ -130,7 +130,7 @@ def test_what_cannot_be_asked(name: str, call: Call, run: Path):
 def test_rounds_and_runs_that_are_not_there(call: Call, run: Path, tmp_path: Path):
     call("whatif", run, "--round", 4, "--clip", 1).refused(2, "no round 4", "rounds 1 to 3")
     call("whatif", run, "--round", 0, "--clip", 1).refused(2, "no round 0")
-    call("whatif", tmp_path / "x", "--round", 1, "--clip", 1).refused(2, "not a run directory")
+    call("whatif", tmp_path / "x", "--round", 1, "--clip", 1).refused(2, "there is no such folder")
     call("whatif", run, "--clip", 1).refused(2, "--round")
 
 

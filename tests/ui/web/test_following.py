@@ -132,8 +132,9 @@ def test_a_page_is_drawn_anew_when_something_changed_and_at_no_other_time(
     drawn_anew: list[bool] = []
     asked = SimpleNamespace(look=False)
 
-    def fragment(run_every: float) -> Callable[[Callable[[], None]], Callable[[], None]]:
-        return lambda look: looks.append(look) or look
+    def fragment(look: Callable[[], None]) -> Callable[[], None]:
+        looks.append(look)
+        return look
 
     monkeypatch.setattr(st, "fragment", fragment)
     monkeypatch.setattr(st, "rerun", lambda: drawn_anew.append(True))
@@ -167,7 +168,7 @@ def test_tabs_that_nobody_sees_are_not_waited_for(
         waits.append(how["data"]["seconds"])
         return SimpleNamespace(look=False)
 
-    monkeypatch.setattr(st, "fragment", lambda run_every: lambda look: look)
+    monkeypatch.setattr(st, "fragment", lambda look: look)
     monkeypatch.setattr(following, "clock", clock)
     monkeypatch.setattr(following, "FOLLOWING", WeakKeyDictionary())
     monkeypatch.setattr(following.time, "monotonic", lambda: now)

@@ -37,7 +37,7 @@ def test_a_job_says_how_it_ended_and_what_it_said(tmp_path: Path) -> None:
     until(lambda: not good.alive and not bad.alive)
     assert good.code == 0 and "new.toml" in good.output
     assert bad.code == 2
-    assert "not a run directory" in bad.said
+    assert "there is no such folder" in bad.said
     assert [job.id for job in jobs.jobs(tmp_path, "nothing")] == [bad.id]
     assert {job.title for job in jobs.jobs(tmp_path)} == {"a configuration", "a show"}
 

@@ -50,7 +50,7 @@ def test_on_how_many_rows_a_claim_rests_is_said(open_page, runs):
             )  # fmt: skip
     run = Run.open(runs / "one")
     assert judged_rows(run, "clients") == "37 rows"
-    app = open_page("clients", run="one")
+    app = open_page("clients", run="one", parts="true")
     assert "judged on 37 rows of all their tests together" in words(app)
     (fair,) = [m for m in app.metric if m.label == "Loss on own tests"]
     assert "37 rows" in fair.help
