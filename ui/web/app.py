@@ -4,7 +4,7 @@ import streamlit as st
 
 from ui.web import login
 from ui.web.server import HERE
-from ui.web.shell import page
+from ui.web.shell import page, say_what_was_done
 
 st.set_page_config(page_title="fedpilot", page_icon=str(HERE / "logo.svg"), layout="wide")
 st.logo(str(HERE / "wordmark.svg"), icon_image=str(HERE / "logo.svg"), size="large")
@@ -31,4 +31,5 @@ pages = {
     ],
 }
 chosen = st.navigation(pages, position="sidebar", expanded=True)
+say_what_was_done()
 chosen.run()

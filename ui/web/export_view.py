@@ -59,8 +59,8 @@ def written(opened: Opened, round: int, *, whole: bool) -> None:
         if not pending.follow(job) and st.button(
             "Write the files", type="primary", icon=":material/save:", key="write"
         ):
-            acting(lambda: exporting.start(runs, run, round, whole=whole), "they are being written")
-            st.rerun()
+            said = "they are being written"
+            acting(lambda: exporting.start(runs, run, round, whole=whole), said, anew=True)
         return
     size, name = exporting.size(folder), f"{opened.name}-{folder.name.rpartition('-')[0]}"
     st.caption(

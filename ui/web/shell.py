@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import streamlit as st
 
@@ -29,6 +29,8 @@ CALLED = "called"
 """Key in the session of what the clients of that run are called, on a shared server."""
 JOB = "job"
 """Key in the URL of a job whose run is to be shown as soon as it is there."""
+SAID = "said"
+"""Key of the session: what is still to be said of an action."""
 OF = "of"
 """Key in the URL of what a new study is filled from: a study, a run, or several with commas."""
 
@@ -205,11 +207,40 @@ def problems() -> Iterator[None]:
         st.error(plain(str(error)), icon=":material/error:")
 
 
-def acting(what: Callable[[], object], done: str) -> None:
-    """Do something that a button asks for; say that it is done, or why not."""
+class Said(NamedTuple):
+    """What is said of an action, for a moment."""
+
+    words: str
+    icon: str
+    duration: Literal["short", "long"] = "short"
+
+    def show(self) -> None:
+        """Show it."""
+        st.toast(self.words, icon=self.icon, duration=self.duration)
+
+
+def acting(what: Callable[[], object], done: str, anew: bool = False) -> None:
+    """Do something that a button asks for; say that it is done, or why not.
+
+    Args:
+        what: is done.
+        done: what is said then.
+        anew: draw the page anew; what is said at once would be swept away with the old one.
+    """
     try:
         what()
     except FedpilotError as error:
-        st.toast(plain(str(error)), icon=":material/error:", duration="long")
+        said = Said(plain(str(error)), ":material/error:", "long")
     else:
-        st.toast(done, icon=":material/check:")
+        said = Said(done, ":material/check:")
+    if not anew:
+        said.show()
+        return
+    st.session_state[SAID] = said
+    st.rerun()
+
+
+def say_what_was_done() -> None:
+    """Say what the drawing before this one left to be said."""
+    if said := st.session_state.pop(SAID, None):
+        said.show()

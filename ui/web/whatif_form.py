@@ -79,8 +79,8 @@ def form(opened: Opened, naming: Naming) -> None:
         acting(
             lambda: jobs.start(shelf().folder, title, args, opened.name),
             "it goes on beside the page",
+            anew=True,
         )
-        st.rerun()
     if not naming.hides:
         st.code(shlex.join(["fedpilot", *args]), language="bash", wrap_lines=True)
 

@@ -115,8 +115,8 @@ class Eyes:
         self.settled(seconds)
 
     def text(self) -> str:
-        """Everything that can be read."""
-        return self.page.get_by_test_id("stAppViewContainer").inner_text()
+        """Everything that can be read; a space that does not break a line is a space."""
+        return self.page.get_by_test_id("stAppViewContainer").inner_text().replace("\u00a0", " ")
 
     def until(self, words: str, seconds: float = 60) -> None:
         """Wait until some words can be read."""

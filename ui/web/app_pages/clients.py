@@ -186,8 +186,8 @@ def contributions() -> None:
         if st.button(
             "Find out", icon=":material/person_remove:", type="primary", disabled=busy or bool(why)
         ):
-            acting(lambda: ask(int(round or 1), int(repeats)), "it goes on beside the page")
-            st.rerun()
+            said = "it goes on beside the page"
+            acting(lambda: ask(int(round or 1), int(repeats)), said, anew=True)
     with left.container(border=True, height="stretch"):
         if not known:
             st.markdown("**No round was asked about yet**")
@@ -331,9 +331,9 @@ def card() -> None:
         if st.button("Count rows", icon=":material/grid_on:", disabled=busy, key="count"):
             args = ["data", str(run.path.absolute()), "--json"]
             acting(
-                lambda: jobs.start(shelf().folder, "counting rows", args, opened.name), "counting"
-            )
-            st.rerun()
+                lambda: jobs.start(shelf().folder, "counting rows", args, opened.name),
+                "counting", anew=True,
+            )  # fmt: skip
         return
     draw_card(found)
 

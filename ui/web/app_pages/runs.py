@@ -115,13 +115,11 @@ def act(name: str) -> None:
             old = ", ".join(store.tags(path))
             words = st.text_input("Tags, separated by commas", old, key=f"tags-{name}")
             if st.button("Save", key=f"save-{name}"):
-                acting(lambda: store.tag(path, (words or "").split(",")), "tags saved")
-                st.rerun()
+                acting(lambda: store.tag(path, (words or "").split(",")), "tags saved", anew=True)
         with st.popover("Delete", icon=":material/delete:"):
             st.markdown(f"Delete **{plain(name)}** and everything in it? This cannot be undone.")
             if st.button("Delete it", type="primary", key=f"delete-{name}"):
-                acting(lambda: shelf().delete(name), f"{plain(name)} is deleted")
-                st.rerun()
+                acting(lambda: shelf().delete(name), f"{plain(name)} is deleted", anew=True)
 
 
 drawn = seen()

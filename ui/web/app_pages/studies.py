@@ -118,8 +118,7 @@ def going(study: Study) -> None:
         return
     st.caption(f"now: {plain(now)}" if now else "now: between two runs")
     if st.button("Stop", icon=":material/stop:", key="stop", help="what is done is kept"):
-        acting(lambda: stopping.stop(study.path), "it stops after the round in flight")
-        st.rerun()
+        acting(lambda: stopping.stop(study.path), "it stops after the round in flight", anew=True)
 
 
 def over(study: Study, state: str) -> None:
@@ -142,8 +141,8 @@ def over(study: Study, state: str) -> None:
 
 def begin(title: str, args: list[str], name: str) -> None:
     """Start a job about a study."""
-    acting(lambda: jobs.start(shelf().folder, title, args, name), f"{plain(title)} is starting")
-    st.rerun()
+    said = f"{plain(title)} is starting"
+    acting(lambda: jobs.start(shelf().folder, title, args, name), said, anew=True)
 
 
 def progress(study: Study) -> None:
