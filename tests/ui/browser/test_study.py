@@ -44,12 +44,13 @@ def set_up(eyes: Eyes) -> None:
     eyes.page.keyboard.press("Enter")
     eyes.settled()
     eyes.enter("Learning rate", "0.00001")
+    eyes.enter("Rounds", "6")  # long enough to be seen and stopped on a quick machine
     eyes.enter("Paired seeds", "3")
     eyes.enter("Pairs of the noise floor", "2")
     eyes.enter("Most client-steps", "10")
-    eyes.until("and the study needs 48 at least")
-    eyes.enter("Most client-steps", "48")
-    eyes.gone("and the study needs 48 at least")
+    eyes.until("and the study needs 144 at least")
+    eyes.enter("Most client-steps", "144")
+    eyes.gone("and the study needs 144 at least")
     eyes.page.get_by_role("textbox", name="Name of arm 1").fill("Nearly frozen")
     eyes.page.keyboard.press("Enter")
     eyes.until('nearly-frozen = ["work.lr=1e-05"]')
@@ -73,7 +74,7 @@ def stopped(eyes: Eyes, runs: Path) -> None:
     eyes.settled()
     eyes.shot("study-stopped")
     study = Study.open(runs / "worth")
-    assert study.told.verdict is None and study.told.client_steps < 48
+    assert study.told.verdict is None and study.told.client_steps < 144
     assert study.spec == from_toml(runs / ".configs" / "worth.toml")
 
 
@@ -84,10 +85,10 @@ def gone_on_with(eyes: Eyes, runs: Path) -> None:
     eyes.until("Verdict", SHORT)
     eyes.settled()
     told = Study.open(runs / "worth").told
-    assert told.verdict is not None and told.client_steps == 48
+    assert told.verdict is not None and told.client_steps == 144
     judged = told.verdict.found["nearly-frozen"]
     text = eyes.text()
-    assert "48 of 48 client-steps spent in 8 runs" in text and judged.verdict in text
+    assert "144 of 144 client-steps spent in 8 runs" in text and judged.verdict in text
     assert Run.open(runs / "worth" / "runs" / "nearly-frozen-seed-2").status == "finished"
     eyes.shot("study-finished")
 
