@@ -264,31 +264,36 @@ def test_a_model_that_cannot_be_used_is_one_line(capsys, monkeypatch, tmp_path):
     assert "--model" in shown and shown.count("\n") == 1
 
 
-def test_a_scripted_model_is_scored_beside_the_others(tmp_path, monkeypatch, capsys):
-    file = tmp_path / "model.jsonl"
+@pytest.fixture
+def tuned(tmp_path, monkeypatch, capsys):
+    """Score a model that always answers the same; give its spec and the figures."""
+
+    def scored(answer):
+        file = tmp_path / "model.jsonl"
+        file.write_text((json.dumps({"answer": answer}) + "\n") * 2000)
+        monkeypatch.setattr(command, "the_table", made_up)
+        monkeypatch.setattr(command, "QUICK", replace(QUICK, calibrations=2))
+        monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
+        spec = f"scripted:{file}"
+        words = ["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]
+        assert main(words) == 0
+        figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
+        return spec, figures
+
+    return scored
+
+
+def test_a_scripted_model_is_scored_beside_the_others(tuned):
     answer = {"lr": 0.008, "steps": 2, "cohort_size": 3, "abstain": False, "rationale": "as is"}
-    file.write_text((json.dumps({"answer": answer}) + "\n") * 2000)
-    monkeypatch.setattr(command, "the_table", made_up)
-    monkeypatch.setattr(command, "QUICK", replace(QUICK, calibrations=2))
-    monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
-    spec = f"scripted:{file}"
-    assert main(["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]) == 0
-    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
+    spec, figures = tuned(answer)
     assert figures["failures"] == {} and f"hybrid+{spec}" in figures["lift"]
     # A model that always names the default finds nothing, and cannot be worse than it.
     assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
 
 
-def test_a_model_that_abstains_is_not_one_that_fails(tmp_path, monkeypatch, capsys):
-    file = tmp_path / "model.jsonl"
+def test_a_model_that_abstains_is_not_one_that_fails(tuned):
     answer = {"lr": 0.1, "steps": 2, "cohort_size": 3, "abstain": True, "rationale": "as is"}
-    file.write_text((json.dumps({"answer": answer}) + "\n") * 2000)
-    monkeypatch.setattr(command, "the_table", made_up)
-    monkeypatch.setattr(command, "QUICK", replace(QUICK, calibrations=2))
-    monkeypatch.setattr("benchmarks.pilot.tune.CELLS", CELLS[::3])
-    spec = f"scripted:{file}"
-    assert main(["bench", "pilot", "--quick", "--json", "--track", "tune", "--model", spec]) == 0
-    figures = json.loads(capsys.readouterr().out)["tracks"]["tune"]["figures"]
+    spec, figures = tuned(answer)
     assert figures["failures"] == {} and figures["abstained"] == figures["asked"]
     for asking, other in ((f"llm:{spec}", "default"), (f"hybrid+{spec}", "tpe")):
         assert figures["asked"][asking] > 0
