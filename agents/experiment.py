@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from agents.filling import Filling, filling_of
+from agents.made_up import MadeUp, made_up_of
 from agents.pilot import PilotPlanner
 from agents.spec import PilotSpec, SyntheticSpec, build_policy
 from federation import experiment, forks
@@ -27,13 +27,13 @@ from federation.session import Watch
 
 
 def piloted(
-    setup: Setup, history: History, traffic: int, *, filling: Filling | None = None
+    setup: Setup, history: History, traffic: int, *, made_up: MadeUp | None = None
 ) -> Planner:
     """Let the configured pilot decide; the rules of the core where there is none."""
     spec = PilotSpec.of(setup.config)
     if spec is None:
         return experiment.by_rule(setup, history, traffic)
-    return PilotPlanner(setup, history, traffic, spec, filling if spec.synthetic else None)
+    return PilotPlanner(setup, history, traffic, spec, made_up if spec.synthetic else None)
 
 
 def run_experiment(
@@ -52,14 +52,14 @@ def run_experiment(
         for name in (spec.proposer, *spec.shadows):
             build_policy(name, len(spec.bounds) or 1, spec)
         if spec.synthetic:
-            config = filled_up(config, spec.synthetic, Path(out), base_dir, cache, watch or Watch())
-    planning = partial(piloted, filling=filling_of(Path(out)))
+            config = warmed_up(config, spec.synthetic, Path(out), base_dir, cache, watch or Watch())
+    planning = partial(piloted, made_up=made_up_of(Path(out)))
     return experiment.run_experiment(
         config, out, base_dir=base_dir, cache=cache, watch=watch, planning=planning
     )
 
 
-def filled_up(
+def warmed_up(
     config: Config,
     spec: SyntheticSpec,
     out: Path,
@@ -67,12 +67,12 @@ def filled_up(
     cache: Path | None,
     watch: Watch,
 ) -> Config:
-    """Make rows up before the run begins, and let it train on them if they were admitted."""
-    from agents.synthesis.fill import filled
+    """Make rows up before the run begins, and let it begin from them if they were admitted."""
+    from agents.synthesis.warm import warmed
 
     refuse_used(out)
     config = resolved(config, base_dir or Path.cwd())
-    return filled(config, spec, out / MADE_UP, cache, watch.phase)
+    return warmed(config, spec, out / MADE_UP, cache, watch.phase)
 
 
 def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None = None) -> Run:
@@ -80,7 +80,7 @@ def resume(path: str | Path, *, cache: Path | None = None, watch: Watch | None =
 
     Arguments, result and errors are those of :func:`federation.experiment.resume`.
     """
-    planning = partial(piloted, filling=filling_of(Path(path)))
+    planning = partial(piloted, made_up=made_up_of(Path(path)))
     return experiment.resume(path, cache=cache, watch=watch, planning=planning)
 
 

@@ -10,9 +10,9 @@ from statistics import fmean
 
 from agents.canary import told
 from agents.claims import NUMBER, Claim, unsupported
-from agents.facts import Fact, fact, facts_of_filling, facts_of_round, facts_of_undoing
-from agents.filling import Filling, of_details
+from agents.facts import Fact, fact, facts_of_made_up, facts_of_round, facts_of_undoing
 from agents.knobs import KNOBS
+from agents.made_up import MadeUp, of_details
 from federation.errors import ConfigError
 from federation.kindred import spoilers
 from federation.runs.records import (
@@ -66,12 +66,12 @@ def of_record(
         both = of_both(before, record)
         facts[both.id] = both
     facts |= {fact.id: fact for fact in facts_of_tests(history, record.round, smallest)}
-    filling = decision and of_details(decision.details)
-    if decision and filling:
-        facts |= {fact.id: fact for fact in facts_of_filling(decision, smallest)}
+    made_up = decision and of_details(decision.details)
+    if decision and made_up:
+        facts |= {fact.id: fact for fact in facts_of_made_up(decision, smallest)}
     for n in (record.round - 1, record.round):
         facts |= {fact.id: fact for fact in facts_of_undoing(history, n, smallest)}
-    claims = list(of_filling(facts, record.round, filling))
+    claims = list(of_made_up(facts, record.round, made_up))
     claims += of_undoing(facts, history.rollbacks.get(record.round))
     claims += claims_of(facts, record.round, decision, tests_of(history, record.round))
     claims += of_choice(history.decisions.get(record.round - 1), decision)
@@ -151,21 +151,23 @@ def of_idle(facts: Mapping[str, Fact], round: int) -> Iterator[Claim]:
         yield Claim(kind="risk", text=f"{text} what the model did before.", cites=(idle.id,))
 
 
-def of_filling(facts: Mapping[str, Fact], round: int, filling: Filling | None) -> Iterator[Claim]:
-    """Say whether clients train on made-up rows, and what the gate measured."""
+def of_made_up(facts: Mapping[str, Fact], round: int, found: MadeUp | None) -> Iterator[Claim]:
+    """Say whether a run uses made-up rows, and what the gate measured."""
     names = ("made_up_rows", "made_up_clients", "gate_gain", "gate_low", "gate_high")
     rows, clients, *gate = (facts.get(f"{name}@{round}") for name in names)
-    if filling is None or rows is None or clients is None:
+    if found is None or rows is None or clients is None:
         return
-    known = [end for end in gate if end]
-    why = "a run of the gate diverged"
+    steps, known = facts.get(f"made_up_steps@{round}"), [end for end in gate if end]
+    why = "a trial diverged"
     if known:
-        why = f"their gain in short runs was {known[0].value:.4f} nats per token of validation"
+        why = f"their gain in trials was {known[0].value:.4f} nats per token of validation"
     if len(known) > 1:
         why += f", {known[1].value:.4f} to {known[2].value:.4f}"
-    what = f"{rows.value:.0f} rows were made up for {clients.value:.0f} clients that hold little"
-    text = f"{what}, and {'' if filling.admitted else 'not '}admitted by {filling.source}: {why}."
-    yield Claim(kind="decision", text=text, cites=(rows.id, clients.id, *(x.id for x in known)))
+    how = f" as a warm start of {steps.value:.0f} steps" if steps else ""
+    verdict = f"{'' if found.admitted else 'not '}admitted by {found.source}{how}"
+    what = f"{rows.value:.0f} rows were made up for {clients.value:.0f} clients"
+    cites = (fact.id for fact in (rows, clients, steps, *known) if fact)
+    yield Claim(kind="decision", text=f"{what}, and {verdict}: {why}.", cites=tuple(cites))
 
 
 def of_undoing(facts: Mapping[str, Fact], back: RollbackRecord | None) -> Iterator[Claim]:

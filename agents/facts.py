@@ -17,8 +17,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from agents.filling import of_details
 from agents.knobs import RECORD, Bound
+from agents.made_up import of_details
 from agents.selection import MOST_EXCLUDED, SelectionBounds
 from federation.runs.history import riders
 from federation.runs.records import Canary, DecisionRecord, EvaluationRecord, RoundRecord
@@ -278,13 +278,15 @@ def facts_of_canary(round: int, canary: Canary, smallest: int) -> Iterator[Fact]
             yield fact(name, value, "nats per token", round, clients)
 
 
-def facts_of_filling(decision: DecisionRecord, smallest: int) -> Iterator[Fact]:
+def facts_of_made_up(decision: DecisionRecord, smallest: int) -> Iterator[Fact]:
     """Yield what the first decision says of made-up rows; for explanations, as is what follows."""
     found, n = of_details(decision.details), decision.round
     if found is None or len(found.asked) < smallest:
         return
     yield fact("made_up_clients", len(found.asked), "clients", n, len(found.asked))
     yield fact("made_up_rows", found.made, "rows", n, len(found.asked))
+    if found.steps:
+        yield fact("made_up_steps", found.steps, "steps", n)
     ends = {"gate_gain": found.gain, "gate_low": found.low, "gate_high": found.high}
     for name, value in ends.items():
         if value is not None and math.isfinite(value):

@@ -19,9 +19,9 @@ from agents.claims import as_text
 from agents.cohorts import Choices
 from agents.explain import of_record
 from agents.facts import Fact, Observation
-from agents.filling import DETAIL, Filling
 from agents.guard import Ruling, client_steps, rule_on
 from agents.knobs import SETTINGS, configured
+from agents.made_up import DETAIL, MadeUp
 from agents.proposals import Action, Answer, Policy, Proposal
 from agents.rollback import undone
 from agents.seen import applied, budget_before, seen, values_before
@@ -84,7 +84,7 @@ class PilotPlanner(RulePlanner):
         history: History,
         traffic: int,
         spec: PilotSpec,
-        filling: Filling | None = None,
+        made_up: MadeUp | None = None,
     ) -> None:
         """Start before the first round.
 
@@ -93,7 +93,7 @@ class PilotPlanner(RulePlanner):
             history: the records of the run, growing as it goes on.
             traffic: bytes that a client receives and sends in a round.
             spec: who decides, within which bounds.
-            filling: what was decided on made-up rows before the run began.
+            made_up: what was decided on made-up rows before the run began.
 
         Raises:
             ConfigError: if the pilot and the rest of the configuration contradict each other.
@@ -101,7 +101,7 @@ class PilotPlanner(RulePlanner):
         super().__init__(setup.config, setup.clients, setup.data.splits.train.sizes, traffic)
         self._history = history
         self._spec = spec
-        self._filling = filling
+        self._made_up = made_up
         self._told: dict[int, tuple[Fact, ...]] = {}
         self._outer = spec.outer(setup.config, len(setup.clients))
         self._policy = build_policy(spec.proposer, len(self._outer), spec)
@@ -276,9 +276,9 @@ class PilotPlanner(RulePlanner):
 
     def begun(self, round: int) -> dict[str, JsonValue]:
         """Return what the first decision keeps of what was decided before the run began."""
-        if round or self._filling is None:
+        if round or self._made_up is None:
             return {}
-        return {DETAIL: self._filling.model_dump(mode="json")}
+        return {DETAIL: self._made_up.model_dump(mode="json")}
 
     def cohort(
         self, round: int, values: Mapping[str, float], selection: Selection | None = None

@@ -17,9 +17,9 @@ from pydantic import BaseModel
 from agents.claims import Claim
 from agents.copilot.records import KINDS as CHAT
 from agents.facts import Fact, Observation
-from agents.filling import Filling
 from agents.guard import Ruling
 from agents.knobs import KNOBS, Bound
+from agents.made_up import MadeUp
 from agents.policies.model import schema_of
 from agents.proposals import Answer, Proposal
 from agents.selection import RULES, Selection, SelectionBounds
@@ -35,7 +35,7 @@ from llm_tools import decodable
 from llm_tools.synthesis.generation import Batch
 
 PILOT = (
-    Filling,
+    MadeUp,
     Fact,
     Bound,
     SelectionBounds,

@@ -35,26 +35,24 @@ HUMAN = "human"
 
 
 class SyntheticSpec(Spec):
-    """What is made up before the first round for built-in organisations that hold little."""
+    """What is made up before the first round, of the built-in organisations, for a warm start."""
 
-    fill: float = Field(
-        default=1.0,
-        gt=0,
-        le=10,
-        description="clients with fewer training rows than so many times the mean are given made-up"
-        " ones up to there",
+    size: int = Field(
+        default=60, ge=1, le=100_000, description="rows that are made up for every organisation"
+    )
+    steps: int = Field(
+        default=40,
+        ge=1,
+        le=100_000,
+        description="optimizer steps that the server takes on all of them before the first round",
     )
     pairs: int = Field(
         default=3,
         ge=3,
         le=50,
-        description="paired short runs, with and without the rows; these are admitted if the whole"
-        " 95 % interval of the gain in validation loss lies above zero, and pairs end where it"
-        " cannot any more",
-    )
-    rounds: int = Field(default=1, ge=1, le=1000, description="rounds of a short run")
-    steps: int | None = Field(
-        default=None, ge=1, le=100_000, description="its local steps; the run's if omitted"
+        description="trials on the rows, and on the same rows with their answers dealt out anew;"
+        " the adapter is admitted as a start if the whole 95 % interval of its gain in validation"
+        " loss, over that control and over a fresh adapter, lies above zero",
     )
     examples: int = Field(default=60, ge=1, description="most validation examples that judge it")
 
@@ -120,8 +118,8 @@ class PilotSpec(Spec):
     )
     synthetic: SyntheticSpec | None = Field(
         default=None,
-        description="made-up rows for organisations that hold little, if a gate finds that they"
-        " help; omitted: none",
+        description="a warm start on rows made up for the built-in organisations, if a gate finds"
+        " that it helps; omitted: none",
     )
     stop: int | None = Field(
         default=None,

@@ -8,8 +8,9 @@ where the set cannot be admitted any more: of three, with the first that is no b
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -60,6 +61,17 @@ class Verdict:
     def json(self) -> dict[str, object]:
         """Give it as plain values."""
         return asdict(self)
+
+
+def of_runs(config: Config, spec: GateSpec, cache: Path, say: Say) -> Callable[[Path], Verdict]:
+    """Return the gate of a configuration, which :func:`judge` passes sets through.
+
+    Raises:
+        ConfigError: if it cannot be one, before anything is made or trained.
+    """
+    check(config, spec)
+    check_fields(config)
+    return partial(judge, config=config, spec=spec, cache=cache, say=say)
 
 
 def judge(rows: Path, config: Config, spec: GateSpec, cache: Path, say: Say) -> Verdict:

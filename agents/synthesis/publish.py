@@ -3,22 +3,25 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agents.synthesis.card import Card, as_markdown, card_of
 from agents.synthesis.make import Say, quiet, synthesize
 from agents.synthesis.private import read_private
 from agents.synthesis.profile import Profile
-from federation.config import Config
 from federation.errors import ConfigError
 from federation.runs import storage
 
+if TYPE_CHECKING:
+    from agents.synthesis.gate import Verdict
+
 SUFFIX = ".jsonl"
+Gate = Callable[[Path], "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def publish(
     model: str | None = None,
     private: Sequence[Path] = (),
     test: Sequence[Path] = (),
-    gate: Config | None = None,
+    gate: Gate | None = None,
     say: Say = quiet,
 ) -> Card:
     """Make a set, measure it, pass it through the gate, write it.
@@ -74,7 +77,7 @@ def publish(
         model: spec of a language model; the built-in templates if omitted.
         private: files with text that may not come out, and that votes.
         test: files with text that may not come out either, and never votes.
-        gate: run that the set has to help; none: it is admitted without.
+        gate: judges the rows in a file; none: they are admitted without.
         say: is told of progress.
 
     Returns:
@@ -87,7 +90,7 @@ def publish(
         StorageError: if a file cannot be written.
     """
     files = Files(out)
-    check(files, profile, gate)
+    check(files, profile)
     key = profile.votes.key if profile.votes else "client"
     known = read_private(private, key, test) if private or test else None
     made = synthesize(
@@ -102,15 +105,15 @@ def publish(
     card = card_of(profile, made, known, seed=seed)
     lines = [json.dumps(row.model_dump(), ensure_ascii=False) + "\n" for row in made.rows]
     with all_or_nothing(files):
-        write(files, "".join(lines).encode(), card, profile, gate, cache, say)
+        write(files, "".join(lines).encode(), card, gate)
     return card
 
 
-def check(files: Files, profile: Profile, gate: Config | None) -> None:
+def check(files: Files, profile: Profile) -> None:
     """Refuse what could only fail later.
 
     Raises:
-        ConfigError: about the file, the gate, or a package that is not installed.
+        ConfigError: about the file, or a package that is not installed.
         StorageError: if the folder cannot be made.
     """
     if files.rows.suffix != SUFFIX:
@@ -121,12 +124,6 @@ def check(files: Files, profile: Profile, gate: Config | None) -> None:
     for package in ("datasketch", *(["dp_accounting"] if profile.votes else [])):
         if find_spec(package) is None:
             raise ConfigError(f"synthesize needs {package}: pip install 'fedpilot[pilot]'")
-    if gate is not None:
-        from agents.synthesis.gate import check as check_gate
-        from agents.synthesis.gate import check_fields
-
-        check_gate(gate, profile.gate)
-        check_fields(gate)
     with storage.explained(files.rows.parent):
         files.rows.parent.mkdir(parents=True, exist_ok=True)
 
@@ -141,23 +138,13 @@ def all_or_nothing(files: Files) -> Iterator[None]:
         raise
 
 
-def write(
-    files: Files,
-    rows: bytes,
-    card: Card,
-    profile: Profile,
-    gate: Config | None,
-    cache: Path,
-    say: Say,
-) -> None:
+def write(files: Files, rows: bytes, card: Card, gate: Gate | None) -> None:
     """Write the rows where the gate says that they belong, and the card."""
     place = files.rows
     if gate is not None:
-        from agents.synthesis.gate import judge
-
         place = files.rejected  # until it is admitted
         storage.atomic_write(place, rows)
-        card["gate"] = finite(judge(place, gate, profile.gate, cache, say).json())
+        card["gate"] = finite(gate(place).json())
         if card["gate"]["admitted"]:
             with storage.explained(files.rows):
                 os.replace(place, files.rows)

@@ -11,11 +11,18 @@ import numpy as np
 
 from agents.synthesis.gate import Verdict, judge
 from agents.synthesis.profile import GateSpec
+from benchmarks.pilot import warm
 from benchmarks.pilot.parts import Effort, Grid, Part
 from benchmarks.pilot.texts import NAMES, Row, row, write_rows
 from benchmarks.pilot.worlds import ORDINARY, SELDOM, config
 from federation.address import generator
 
+WARM = (
+    "`pilot.synthetic` has a gate of its own: it trains the first adapter on a set, and on the same"
+    " set with its answers dealt out anew, from the same start, and admits it if the first is"
+    " better than the second and than a fresh adapter. The federations are the demo's, of other"
+    " seeds than those on which it was made."
+)
 EACH = 25  # rows for every ordinary client
 SHOULD: Mapping[str, bool] = {"true answers": True, "drawn answers": False, "empty words": False}
 
@@ -47,8 +54,9 @@ def run(base: Path, cache: Path, effort: Effort) -> Part:
             f"The gate trains with and without a set under {spec.seeds} seeds and admits it if the"
             " 95 % interval of the gain on the global test lies above zero."
             f" {right} of {len(SHOULD)} verdicts are as they should be.",
+            WARM,
         ],
-        (grid(found),),
+        (grid(found), *warm.grids(cache, effort)),
         {kind: x.json() for kind, x in found.items()},
     )
 

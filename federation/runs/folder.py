@@ -53,15 +53,16 @@ def read_config(path: Path) -> dict[str, JsonValue]:
 
 
 def at_home(config: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
-    """Let a run that was moved or copied find the rows that were made up for it."""
-    data = config.get("data")
-    extra = data.get("extra") if isinstance(data, dict) else None
-    if not isinstance(data, dict) or not isinstance(extra, str):
-        return config
-    here = path.absolute() / MADE_UP / Path(extra).name
-    if Path(extra).parent.name != MADE_UP or not here.is_file():
-        return config
-    return {**config, "data": {**data, "extra": str(here)}}
+    """Let a run that was moved or copied find what was made up for it: rows, or a first adapter."""
+    for table, key in (("data", "extra"), ("adapter", "start")):
+        there = config.get(table)
+        known = there.get(key) if isinstance(there, dict) else None
+        if not isinstance(there, dict) or not isinstance(known, str):
+            continue
+        here = path.absolute() / MADE_UP / Path(known).name
+        if Path(known).parent.name == MADE_UP and here.exists():
+            config = {**config, table: {**there, key: str(here)}}
+    return config
 
 
 def is_run(path: Path) -> bool:
@@ -155,7 +156,7 @@ def given(path: Path) -> dict[str, str]:
     Raises:
         StorageError: if a file cannot be read.
     """
-    return hashes(path, [*(path / MADE_UP).glob("*"), path / NOISE_KEY])
+    return hashes(path, [*(path / MADE_UP).rglob("*"), path / NOISE_KEY])
 
 
 def hashes(path: Path, files: Iterable[Path]) -> dict[str, str]:

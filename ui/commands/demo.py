@@ -5,7 +5,7 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
-from agents.filling import filling_of
+from agents.made_up import made_up_of
 from federation.config import Config
 from federation.data.organisations import organisations
 from federation.runs.folder import MADE_UP
@@ -20,11 +20,12 @@ with one right answer.  Together they teach the same frozen language model: ever
 trains a small adapter on its own text, and only adapters travel.  Their text never leaves them.
 {rounds} rounds, {size} organisations a round; then, to compare, every organisation alone, and one
 model on everybody's text.  A pilot decides what a round should be and who is asked, and explains
-every round; first it makes up rows for those that hold little, which train on them only if a few
-short runs show that it helps.  {who_decides}
+every round; first it makes rows up, of what the organisations say of themselves, and lets the
+rounds begin from an adapter trained on them if trials show that it helps.
+{who_decides}
 """
-BY_RULE = """All of that by rule: no language model is connected
-(one would advise it: --set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL)."""
+BY_RULE = """All of that by rule: no language model is connected (one would advise it:
+--set pilot.policy=hybrid --set pilot.model=openai:MODEL@URL)."""
 
 
 def main(args: Namespace) -> int:
@@ -57,7 +58,7 @@ def pilot(run: Run) -> list[str]:
 
 def made_up(run: Run) -> list[str]:
     """Say what was decided on made-up rows, and where they lie."""
-    found = filling_of(run.path)
+    found = made_up_of(run.path)
     if found is None:
         return []
     where = [f"         {run.path / MADE_UP}"] if found.asked else []

@@ -4,7 +4,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
@@ -12,6 +12,10 @@ from federation.config import Config
 from federation.errors import ConfigError, DataError
 from federation.runs.storage import atomic_write
 from ui import tables
+
+if TYPE_CHECKING:
+    from agents.synthesis.profile import Profile
+    from agents.synthesis.publish import Gate
 
 NO_GUARANTEE = "; no guarantee: which rows were refused may tell of it"
 EXAMPLE = Path(__file__).parents[1] / "profile.toml"
@@ -44,16 +48,17 @@ def make(args: Namespace) -> int:
     from agents.synthesis.publish import Files, publish
     from federation.experiment import default_cache
 
+    profile, cache = Profile.from_toml(args.profile), default_cache()
     card = publish(
-        Profile.from_toml(args.profile),
+        profile,
         args.out,
         seed=args.seed,
-        cache=default_cache(),
+        cache=cache,
         model=args.model,
         private=args.private,
         test=args.test,
-        gate=None if args.gate is None else Config.from_toml(args.gate),
-        say=lambda text: print(text, file=sys.stderr),
+        gate=gate_of(args.gate, profile, cache),
+        say=say,
     )
     files = Files(args.out)
     gate = card["gate"]
@@ -66,6 +71,20 @@ def make(args: Namespace) -> int:
     if gate is not None and not admitted:
         raise DataError(f"the gate did not admit the set, it lies in {rows}: {gain(gate)}")
     return 0
+
+
+def gate_of(file: Path | None, profile: "Profile", cache: Path) -> "Gate | None":
+    """Return the gate whose runs a file configures; none if there is no file."""
+    if file is None:
+        return None
+    from agents.synthesis.gate import of_runs
+
+    return of_runs(Config.from_toml(file), profile.gate, cache, say)
+
+
+def say(text: str) -> None:
+    """Tell of progress, apart from the result."""
+    print(text, file=sys.stderr)
 
 
 def show(card: dict[str, Any], rows: Path, readable: Path) -> None:

@@ -33,8 +33,9 @@ PARTS = {
         " chance.",
     ),
     "pilot.synthetic": (
-        "It also makes up rows for organisations that hold little",
-        "Before the first round, and only if short paired runs show that they help.",
+        "It also makes up rows for a warm start",
+        "Of what the built-in organisations say of themselves, before the first round, and used"
+        " only if trials show that their answers help.",
     ),
 }
 """Tables of a pilot that say something by being there -> what switches them on, and its help."""

@@ -12,7 +12,7 @@ from typing import Literal
 import streamlit as st
 
 from agents.copilot.names import Names, numbered
-from agents.filling import of_details
+from agents.made_up import of_details
 from federation.runs.run import Run
 from ui.web.forms import got
 
@@ -73,7 +73,7 @@ def told_of(run: Run) -> set[str]:
     """Return the clients that are judged, configured or were to have made-up rows, asked or not."""
     found = {c for e in run.evaluations for figures in e.per_client.values() for c in figures}
     filled = (of_details(decision.details) for decision in run.history.decisions.values())
-    return found.union(configured(run), *(filling.asked for filling in filled if filling))
+    return found.union(configured(run), *(one.asked for one in filled if one))
 
 
 def configured(run: Run) -> set[str]:

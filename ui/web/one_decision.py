@@ -6,7 +6,7 @@ from typing import NamedTuple
 import pandas as pd
 import streamlit as st
 
-from agents.filling import of_details
+from agents.made_up import of_details
 from federation.runs.run import Run
 from ui.web import actions, decided
 from ui.web.decided import Row
@@ -159,8 +159,8 @@ def what_was_said(run: Run, n: int) -> None:
         if proposal.rationale:
             st.markdown(f"> {plain(proposal.rationale)}")
         chips(list(proposal.evidence))
-    if filling := of_details(decision.details):
-        st.markdown(f"**Made up before the first round**: {plain(filling.words)}")
+    if made_up := of_details(decision.details):
+        st.markdown(f"**Made up before the first round**: {plain(made_up.words)}")
     told = decided.told(decision)
     st.caption(" · ".join(plain(f"{k} {short(v)}") for k, v in told.items()))
     if raw := decided.raw_of(decision):

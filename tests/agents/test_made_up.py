@@ -4,14 +4,14 @@ import json
 import shutil
 
 import pytest
+from agents.filling import Filling, filling_of, of_details
+from agents.synthesis.fill import gate_of, lacking, profile_of
 
 from agents.claims import unsupported
 from agents.experiment import replay, resume, run_experiment
 from agents.explain import explained
-from agents.filling import Filling, filling_of, of_details
 from agents.spec import PilotSpec
 from agents.synthesis import gate
-from agents.synthesis.fill import gate_of, lacking, profile_of
 from agents.synthesis.gate import Verdict
 from federation.config import Config
 from federation.data.organisations import organisations

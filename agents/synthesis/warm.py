@@ -1,0 +1,234 @@
+"""A warm start on made-up rows, decided by rule before the first round.
+
+Of the clients nothing is known but what an organisation says of itself: its domain, and how it
+writes.  The built-in templates make rows of that domain in its usual mix, equally many for each, so
+that whoever holds little counts as much as whoever holds much; no text is read.  The server trains
+the first adapter on them (as Zhang et al. 2023 do with what a generative model wrote,
+arXiv:2306.02210), and the rounds begin from there, if a gate finds that they should.
+
+The gate has two controls: the adapter as it is drawn, and one trained just as long on the same rows
+with their answers dealt out anew.  Rows that only show what answers look like beat the first alone;
+an admitted set beats both, so its answers have to be right.  All are judged on clients' validation
+rows: the test split judges the run and decides nothing.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.made_up import DECISION, MadeUp
+from agents.spec import SyntheticSpec
+from agents.synthesis.gate import Verdict, verdict
+from agents.synthesis.make import Say
+from agents.synthesis.profile import GateSpec, Profile
+from agents.synthesis.publish import publish
+from federation.address import generator
+from federation.algorithms.algorithm import fedavg
+from federation.config import ORGANISATIONS, AlgorithmSpec, Config, EvaluationSpec, UploadSpec
+from federation.data.organisations import organisations
+from federation.errors import ConfigError
+from federation.evaluation.evaluate import Evaluation, evaluate_own, subset
+from federation.experiment import Setup, default_cache, set_up
+from federation.plan import RoundPlan
+from federation.runs import storage
+from federation.runs.peft_files import save_adapter
+from federation.specs import LoRASpec
+from federation.training.engine import LocalEngine
+from federation.training.lora import LoRA
+from federation.training.memory import RamMemory
+
+POLICY = "warm-start@1"
+ROWS, START = "rows.jsonl", "adapter"
+SET, DEALT, FRESH = "set", "dealt", "fresh"
+"""Who trains in the gate: the rows as they are, and with other answers; and who does not."""
+PASS = 2  # trials that share a pass: more take more memory and no less time
+
+
+def warmed(
+    config: Config, spec: SyntheticSpec, folder: Path, cache: Path | None, say: Say
+) -> Config:
+    """Decide from where the rounds begin, and write the decision down.
+
+    Args:
+        config: the run, resolved.
+        spec: how many rows are made up, how long the server trains on them, who judges.
+        folder: of rows, card, adapter and decision; what an interrupted start left there goes.
+        cache: folder for tokenised data; the user's cache folder if omitted.
+        say: is told of progress.
+
+    Returns:
+        The run, beginning from the adapter if it was admitted.
+
+    Raises:
+        ConfigError: if its data is not that of the built-in organisations, what is trained is no
+            adapter or one that has a start, or nobody has validation rows.
+    """
+    check(config)
+    with storage.explained(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    def gate(rows: Path) -> Verdict:
+        say(f"made-up rows: {spec.pairs} warm starts and their controls")
+        found = tried(rows, config, spec)
+        if found.verdict.admitted:
+            save_adapter(folder / START, found.params, found.trainable, config.model.base)
+        return found.verdict
+
+    profile, cache = profile_of(config, spec), cache or default_cache()
+    card = publish(profile, folder / ROWS, seed=config.data_seed, cache=cache, gate=gate, say=say)
+    judged = card["gate"]
+    made = MadeUp(
+        policy=POLICY,
+        population=config.data.count,
+        asked={name: client.size for name, client in profile.clients.items()},
+        made=card["rows"],
+        steps=spec.steps,
+        pairs=len(judged["seeds"]),
+        **{key: judged[key] for key in ("admitted", "gain", "low", "high")},
+    )
+    storage.atomic_write(folder / DECISION, made.model_dump_json(indent=2).encode())
+    return started(config, folder / START) if made.admitted else config
+
+
+def check(config: Config) -> None:
+    """Refuse what the templates cannot add to, and what has a start already.
+
+    Raises:
+        ConfigError: saying what to do instead.
+    """
+    clients = config.data.clients
+    if config.data.source != ORGANISATIONS or (clients.by, clients.key) != ("key", "client"):
+        raise ConfigError(
+            "pilot.synthetic: the built-in templates know the built-in organisations alone; make"
+            " rows of your own with `fedpilot synthesize` and train an adapter on them for"
+            " adapter.start, or name them in data.extra"
+        )
+    if config.data.extra is not None:
+        raise ConfigError("pilot.synthetic makes rows of its own; drop it, or data.extra")
+    if not isinstance(config.adapter, LoRASpec):
+        raise ConfigError(
+            "pilot.synthetic warms an adapter up; set adapter.kind to lora, or drop it"
+        )
+    if config.adapter.start is not None:
+        raise ConfigError(
+            "pilot.synthetic makes the adapter to start from; drop it, or adapter.start"
+        )
+    if not config.data.split.validation:
+        raise ConfigError(
+            "pilot.synthetic is judged on validation rows; raise data.split.validation"
+        )
+
+
+def profile_of(config: Config, spec: SyntheticSpec) -> Profile:
+    """Ask for rows as organisations describe themselves, equally many for each."""
+    data = config.data
+    clients = {
+        one.id: {"domain": one.domain, "style": one.style.name, "size": spec.size}
+        for one in organisations(config.data_seed, data.count, total=data.examples)
+    }
+    return Profile.from_table({"clients": clients}, "pilot.synthetic")
+
+
+def started(config: Config, adapter: Path) -> Config:
+    """Let a run begin from an adapter."""
+    start = str(adapter.absolute())
+    return config.model_copy(update={"adapter": config.adapter.model_copy(update={"start": start})})
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of the trials.
+
+    Attributes:
+        verdict: of the gate; ``without`` holds the better control of every pair.
+        params: ``(P,)``, the first of the warm starts; the drawn adapter if it diverged.
+        trainable: what they are parameters of.
+    """
+
+    verdict: Verdict
+    params: Tensor
+    trainable: LoRA
+
+
+def tried(rows: Path, config: Config, spec: SyntheticSpec) -> Tried:
+    """Train on the set, and on the set with its answers dealt out anew, and compare the losses.
+
+    All begin at the run's first adapter and take equally many steps; what differs from pair to pair
+    is which rows are read when, and which question is dealt which answer.
+
+    Raises:
+        ConfigError: if nobody has validation rows.
+    """
+    plain = {"algorithm": AlgorithmSpec(name="fedavg"), "upload": UploadSpec()}
+    with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
+        file = Path(folder) / ROWS
+        file.write_text("".join(arms(rows.read_text().splitlines(), config.seed, spec.pairs)))
+        data = config.data.model_copy(update={"extra": str(file)})
+        setup = set_up(config.model_copy(update=plain | {"data": data}), None, Path(folder))
+        judged = subset(
+            setup.data.splits.validation.order, spec.examples, config.data_seed, "validation"
+        )
+        if not len(judged):
+            raise ConfigError("pilot.synthetic: nobody has validation rows; raise data.examples")
+        params = {FRESH: setup.params} | trained(setup, spec)
+        loss = losses(setup, params, judged)
+    pairs = range(spec.pairs)
+    without = [min(loss[FRESH], loss.get(f"{DEALT}-{i}", math.inf)) for i in pairs]
+    having = [loss.get(f"{SET}-{i}", math.inf) for i in pairs]
+    found = verdict(GateSpec(seeds=spec.pairs), tuple(pairs), without, having)
+    trainable = setup.task.trainable
+    assert isinstance(trainable, LoRA)  # as check() has seen to
+    return Tried(found, params.get(f"{SET}-0", setup.params), trainable)
+
+
+def arms(lines: Sequence[str], seed: int, pairs: int) -> Iterator[str]:
+    """Yield the rows as those of one client, and once a pair with answers that are not theirs."""
+    rows = [json.loads(line) for line in lines]
+    for row in rows:
+        yield json.dumps(row | {"client": SET}) + "\n"
+    for pair in range(pairs):
+        order = generator(seed, "gate", DEALT, pair).permutation(len(rows))
+        for row, other in zip(rows, order, strict=True):
+            dealt = {"client": f"{DEALT}-{pair}", "response": rows[other]["response"]}
+            yield json.dumps(row | dealt) + "\n"
+
+
+def trained(setup: Setup, spec: SyntheticSpec) -> dict[str, Tensor]:
+    """Train every arm of every pair by itself; those that diverged are missing."""
+    names = tuple(f"{arm}-{pair}" for pair in range(spec.pairs) for arm in (SET, DEALT))
+    data = setup.data
+
+    def rows_of(name: str) -> NDArray[np.int64]:
+        return data.train_rows(SET if name.startswith(SET) else name)
+
+    chunk = setup.config.engine.chunk
+    engine = LocalEngine(
+        replace(setup.task, algorithm=fedavg()),
+        rows_of,
+        RamMemory(),
+        chunk=PASS if chunk == "auto" else min(chunk, PASS),
+    )
+    work = setup.config.work.model_copy(update={"steps": spec.steps})
+    plan = RoundPlan(0, len(names), names, work, seed=setup.config.seed)
+    reports = engine.train({"params": setup.params}, plan)
+    delta_C = reports.tree_C["delta"]
+    return {name: setup.params + delta_C[c] for c, name in enumerate(reports.clients)}
+
+
+def losses(setup: Setup, params: Mapping[str, Tensor], rows: NDArray[np.int64]) -> dict[str, float]:
+    """Return the loss of every adapter on the same rows, nats per token."""
+    measured = EvaluationSpec(metrics=("nll",))
+    data = setup.data
+    evaluation = Evaluation(setup.task, data.corpus.examples, data.form, measured)
+    report = evaluate_own(evaluation, torch.stack([*params.values()]), dict.fromkeys(params, rows))
+    return {name: report.clients[name]["nll"] for name in params}
