@@ -199,9 +199,10 @@ def verdict(
     """Judge paired figures; a run that diverged admits nothing."""
     without, having = tuple(without), tuple(having)
     gains = gains_of(spec, without, having)
-    n = len(gains)
-    mean = float(gains.mean())
-    reach = needed(spec, n) * float(gains.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    n, mean, reach = len(gains), math.nan, math.inf
+    if np.isfinite(gains).all():
+        mean = float(gains.mean())
+        reach = needed(spec, n) * float(gains.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     low, high = mean - reach, mean + reach
-    admitted = bool(np.isfinite(gains).all()) and low > 0
+    admitted = low > 0
     return Verdict(admitted, spec.metric, seeds, without, having, mean, low, high, spec.confidence)

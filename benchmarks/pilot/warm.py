@@ -75,8 +75,8 @@ def configured(seed: int, effort: Effort, pilot: Mapping[str, Any]) -> Config:
     """Return the demo's run under a seed, without baselines, with a pilot that makes this up."""
     more = ["evaluation.baselines=[]", "evaluation.metrics=['nll']", f"seed={seed}"]
     config = Config.from_toml(SETTINGS, [*more, *(["rounds=1"] if effort.quick else [])])
-    plain = {key: value for key, value in config.pilot.items() if key != "synthetic"}
-    return resolved(config.model_copy(update={"pilot": plain | pilot}), Path.cwd())
+    table = {key: value for key, value in config.pilot.items() if key != "synthetic"} | {**pilot}
+    return resolved(config.model_copy(update={"pilot": table}), Path.cwd())
 
 
 def made(config: Config, spec: SyntheticSpec, cache: Path) -> Rows:

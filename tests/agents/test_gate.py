@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from agents.synthesis import gate
-from agents.synthesis.gate import Verdict, arm_of, check_fields, is_hopeless, judge, verdict
+from agents.synthesis.gate import (
+    Verdict,
+    arm_of,
+    check_fields,
+    is_hopeless,
+    judge,
+    of_runs,
+    verdict,
+)
+from agents.synthesis.make import quiet
 from agents.synthesis.profile import GateSpec
 from agents.synthesis.publish import Files, publish
 from federation import experiment
@@ -131,31 +140,22 @@ def test_a_gate_may_read_the_fields_of_made_up_rows_under_its_own_names():
         ({"data": SITES | {"extra_fields": {"note": "context"}}}, NLL, "'site'"),
     ],
 )
-def test_what_cannot_be_a_gate_is_refused_before_anything_is_made(tmp_path, table, spec, words):
-    asked = profile(gate=spec.model_dump())
+def test_what_cannot_be_a_gate_is_refused(tmp_path, table, spec, words):
     with pytest.raises(ConfigError, match=words):
-        publish(
-            asked,
-            tmp_path / "set.jsonl",
-            seed=0,
-            cache=tmp_path,
-            gate=Config.from_table(table),
-        )
-    assert not list(tmp_path.iterdir())
+        of_runs(Config.from_table(table), spec, tmp_path, quiet)
 
 
 @pytest.mark.parametrize("admitted", [True, False])
-def test_a_set_lies_where_the_verdict_says(tmp_path, monkeypatch, admitted):
+def test_a_set_lies_where_the_verdict_says(tmp_path, admitted):
     found = Verdict(admitted, "nll", (0, 1, 2), (1.0,) * 3, (math.inf,) * 3, math.nan, 1, 2, 0.95)
     seen = []
 
-    def judged(rows: Path, *rest: object) -> Verdict:
+    def judged(rows: Path) -> Verdict:
         seen.append(rows.read_text())
         return found
 
-    monkeypatch.setattr(gate, "judge", judged)
     out = tmp_path / "set.jsonl"
-    card = publish(profile(), out, seed=0, cache=tmp_path, gate=Config.from_table({}))
+    card = publish(profile(), out, seed=0, cache=tmp_path, gate=judged)
     files = Files(out)
     assert files.rows.exists() is admitted and files.rejected.exists() is not admitted
     assert (files.rows if admitted else files.rejected).read_text() == seen[0]
@@ -165,7 +165,7 @@ def test_a_set_lies_where_the_verdict_says(tmp_path, monkeypatch, admitted):
 
 
 def test_a_set_is_written_to_its_end_or_not_at_all(tmp_path, monkeypatch):
-    def stopped(*rest: object) -> Verdict:
+    def stopped(rows: Path) -> Verdict:
         raise KeyboardInterrupt
 
     def full(path: Path, data: bytes) -> None:
@@ -174,9 +174,8 @@ def test_a_set_is_written_to_its_end_or_not_at_all(tmp_path, monkeypatch):
         path.write_bytes(data)
 
     out = tmp_path / "set.jsonl"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(gate, "judge", stopped)
-        publish(profile(), out, seed=0, cache=tmp_path, gate=Config.from_table({}))
+    with pytest.raises(KeyboardInterrupt):
+        publish(profile(), out, seed=0, cache=tmp_path, gate=stopped)
     with monkeypatch.context() as patch, pytest.raises(StorageError):
         patch.setattr("agents.synthesis.publish.storage.atomic_write", full)
         publish(profile(), out, seed=0, cache=tmp_path)

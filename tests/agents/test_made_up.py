@@ -1,88 +1,104 @@
-"""Made-up rows before the first round: who gets them, who judges, and who knows of it."""
+"""A warm start on made-up rows: what is made, who judges, what a run begins from, who knows."""
 
 import json
 import shutil
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
-from agents.filling import Filling, filling_of, of_details
-from agents.synthesis.fill import gate_of, lacking, profile_of
+import torch
 
 from agents.claims import unsupported
 from agents.experiment import replay, resume, run_experiment
 from agents.explain import explained
-from agents.spec import PilotSpec
-from agents.synthesis import gate
+from agents.made_up import MadeUp, made_up_of, of_details
+from agents.spec import PilotSpec, SyntheticSpec
+from agents.synthesis import warm
 from agents.synthesis.gate import Verdict
+from agents.synthesis.warm import DEALT, FRESH, SET, Tried, arms, losses, profile_of, trained, tried
 from federation.config import Config
+from federation.data.dataset import resolved
 from federation.data.organisations import organisations
 from federation.errors import ConfigError, CorruptError
+from federation.experiment import set_up
 from federation.runs.folder import MADE_UP
+from federation.runs.peft_files import load_adapter
 from federation.runs.records import StartRecord
 from federation.runs.run import Run, problems
 from federation.runs.writer import RunWriter
 from federation.session import Watch
+from federation.training.lora import LoRA
 from tests.agents.histories import history
 from tests.tiny_worlds import World, tiny_world
 
-SYNTHETIC = {"policy": "heuristic", "smallest": 1, "synthetic": {"examples": 4}}
+SYNTHETIC = {"size": 6, "steps": 2, "examples": 4}
+PILOT = {"policy": "heuristic", "smallest": 1, "synthetic": SYNTHETIC}
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> World:
-    return tiny_world(tmp_path_factory.mktemp("filling"))
+    return tiny_world(tmp_path_factory.mktemp("made-up"))
 
 
 def config(world: World, **pilot: object) -> Config:
     more = ['data={source="organisations",count=3,examples=60,max_tokens=64}', "seed=4"]
     plain = Config.from_toml(world.config, [*more, "engine.chunk=2", "work.steps=1"])
-    return plain.model_copy(update={"pilot": SYNTHETIC | pilot})
+    return plain.model_copy(update={"pilot": PILOT | pilot})
 
 
 @pytest.fixture
 def judging(monkeypatch):
-    """Let the gate say what is wanted, at once; keep what it was asked."""
-    seen: list[tuple[Config, object]] = []
+    """Let the gate say what is wanted of what was really trained; keep what was tried."""
+    seen: list[Tried] = []
 
     def say(admitted: bool):
-        def judge(rows, config, spec, cache, say):
-            seen.append((config, spec))
+        def other(rows: Path, config: Config, spec: SyntheticSpec) -> Tried:
             gain = 0.5 if admitted else -0.25
             ends = gain - 0.125, gain + 0.125
-            return Verdict(admitted, "nll", (4, 5, 6), (2.0,) * 3, (1.5,) * 3, gain, *ends, 0.95)
+            found = Verdict(admitted, "nll", (0, 1, 2), (2.0,) * 3, (1.5,) * 3, gain, *ends, 0.95)
+            seen.append(replace(tried(rows, config, spec), verdict=found))
+            return seen[-1]
 
-        monkeypatch.setattr(gate, "judge", judge)
+        monkeypatch.setattr(warm, "tried", other)
         return seen
 
     return say
 
 
-def test_who_holds_less_than_is_wanted_is_filled_up():
-    assert lacking({"a": 10, "b": 4, "c": 7}, 7.9) == {"b": 3}
-    assert lacking({"a": 10, "b": 4}, 4.0) == {}
+def states(run: Run) -> list[str]:
+    return [x.checkpoint_sha256 for x in run.history.rounds.values()]
 
 
 @pytest.mark.parametrize("admitted", [True, False])
-def test_clients_train_on_made_up_rows_only_if_they_were_admitted(
+def test_a_run_begins_from_what_was_made_up_only_if_it_was_admitted(
     world, tmp_path, judging, admitted
 ):
     seen, asked = judging(admitted), config(world)
     run = run_experiment(asked, tmp_path / "run", cache=tmp_path / "cache")
-    (short, spec), found = seen[0], of_details(run.history.decisions[0].details)
-    assert short.data.extra is None and short.evaluation.max_examples == 4
-    assert spec.split == "validation"  # the test split judges the run, and decides nothing
-    assert found == filling_of(run.path) and found is not None
-    assert found.admitted is admitted and found.asked
-    rows = run.path / MADE_UP / ("rows.jsonl" if admitted else "rows.rejected.jsonl")
-    made = [json.loads(line)["client"] for line in rows.read_text().splitlines()]
-    assert {name: made.count(name) for name in set(made)} == found.asked
-    assert run.config["data"]["extra"] == (str(rows.absolute()) if admitted else None)
+    found = of_details(run.history.decisions[0].details)
+    assert found == made_up_of(run.path) and found is not None
+    assert found.admitted is admitted and found.steps == 2
+    made = run.path / MADE_UP
+    rows = made / ("rows.jsonl" if admitted else "rows.rejected.jsonl")
+    clients = Counter(json.loads(line)["client"] for line in rows.read_text().splitlines())
+    assert clients == found.asked == dict.fromkeys(found.asked, 6) and len(found.asked) == 3
+    assert run.config["data"]["extra"] is None  # nobody trains on them in a round
+    start = made / "adapter"
+    assert start.exists() is admitted
+    assert run.config["adapter"]["start"] == (str(start.absolute()) if admitted else None)
+    if admitted:
+        assert isinstance(seen[0].trainable, LoRA)
+        assert torch.equal(load_adapter(start, seen[0].trainable), seen[0].params)
+        began = set_up(Config.from_table(run.config), None, tmp_path / "cache").params
+        assert torch.equal(began, seen[0].params)
     assert all(not of_details(run.history.decisions[n].details) for n in range(1, asked.rounds))
     text = next(x.text for x in run.history.explanations if x.round == 0)
-    words = "admitted by heuristic: their gain in short runs was"
+    words = "admitted by heuristic as a warm start of 2 steps: their gain in trials was"
     assert words in text and (f"not {words}" in text) is not admitted
     again = replay(run.path, tmp_path / "again", cache=tmp_path / "cache")
-    bits = [[x.checkpoint_sha256 for x in r.history.rounds.values()] for r in (run, again)]
-    assert bits[0] == bits[1] and len(seen) == 1
+    assert states(run) == states(again) and len(seen) == 1
     assert of_details(again.history.decisions[0].details) == found
 
 
@@ -108,8 +124,9 @@ def test_a_run_that_was_stopped_before_its_first_decision_knows_it_when_it_goes_
 def test_made_up_files_that_were_changed_are_named_and_nobody_goes_on(world, tmp_path, judging):
     judging(True)
     run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
-    made = sorted((run.path / MADE_UP).iterdir())
-    assert {"decision.json", "rows.jsonl"} <= {file.name for file in made}
+    made = sorted(file for file in (run.path / MADE_UP).rglob("*") if file.is_file())
+    names = {"decision.json", "rows.jsonl", "adapter_model.safetensors", "adapter_config.json"}
+    assert names <= {file.name for file in made}
     for file in made:
         whole = file.read_bytes()
         file.write_bytes(bytes([whole[0] ^ 1]) + whole[1:])
@@ -120,45 +137,144 @@ def test_made_up_files_that_were_changed_are_named_and_nobody_goes_on(world, tmp
     assert problems(run.path) == []
 
 
-def test_a_run_that_was_moved_finds_its_made_up_rows(world, tmp_path, judging):
+def test_a_run_that_was_moved_finds_what_was_made_up_for_it(world, tmp_path, judging):
     judging(True)
     run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
     moved = run.path.rename(tmp_path / "elsewhere")
     assert problems(moved) == []
     again = replay(moved, tmp_path / "again", cache=tmp_path / "cache")
-    states = [[x.checkpoint_sha256 for x in r.history.rounds.values()] for r in (run, again)]
-    assert states[0] == states[1]
-    assert Run.open(moved).config["data"]["extra"] == str(moved / MADE_UP / "rows.jsonl")
+    assert states(run) == states(again)
+    assert Run.open(moved).config["adapter"]["start"] == str(moved / MADE_UP / "adapter")
 
 
 def test_what_an_interrupted_start_left_is_made_anew(world, tmp_path, judging):
     judging(False)
-    (tmp_path / "run" / MADE_UP).mkdir(parents=True)
-    (tmp_path / "run" / MADE_UP / "rows.jsonl").write_text("half a li")
+    left = tmp_path / "run" / MADE_UP
+    (left / "adapter").mkdir(parents=True)
+    (left / "rows.jsonl").write_text("half a li")
     run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
-    assert not (run.path / MADE_UP / "rows.jsonl").exists()
+    assert not (left / "rows.jsonl").exists() and not (left / "adapter").exists()
+    assert run.status == "finished"
 
 
-def test_nobody_is_given_rows_where_nobody_holds_little(world, tmp_path, judging):
-    seen = judging(True)
-    few = config(world, synthetic={"fill": 0.01})
-    run = run_experiment(few, tmp_path / "run", cache=tmp_path / "cache")
-    found = filling_of(run.path)
-    assert found and not found.asked and not found.admitted and not seen
-    assert "nothing" in found.words
+# --- what is made, and who judges ---------------------------------------------------------------
 
 
 def test_rows_are_asked_for_as_organisations_describe_themselves(world):
     asked = config(world)
     spec = PilotSpec.of(asked)
     assert spec and spec.synthetic
-    who = organisations(4, 3, total=60)[1]
-    profile = profile_of(asked, {who.id: 9}, spec.synthetic)
-    made = profile.clients[who.id]
-    assert (made.domain, made.style, made.size) == (who.domain, who.style.name, 9)
-    assert not made.labels  # the usual mix: whose labels are whose was counted nowhere
-    short = gate_of(asked, spec.synthetic.model_copy(update={"rounds": 2, "steps": 3}))
-    assert (short.rounds, short.work.steps, short.evaluation.metrics) == (2, 3, ("nll",))
+    made = profile_of(asked, spec.synthetic).clients
+    who = organisations(4, 3, total=60)
+    assert set(made) == {one.id for one in who}
+    for one in who:
+        there = made[one.id]
+        assert (there.domain, there.style, there.size) == (one.domain, one.style.name, 6)
+        assert not there.labels  # the usual mix: whose labels are whose was counted nowhere
+
+
+def rows_of(count: int) -> list[dict[str, str]]:
+    return [
+        {"client": f"c{i % 2}", "instruction": f"q{i}", "context": "", "response": f"a{i}"}
+        for i in range(count)
+    ]
+
+
+def test_the_control_has_the_same_questions_and_the_same_answers_dealt_anew():
+    rows = rows_of(40)
+    found = [json.loads(line) for line in arms([json.dumps(row) for row in rows], 7, 3)]
+    by_arm = {
+        arm: [x for x in found if x["client"] == arm]
+        for arm in (SET, *(f"{DEALT}-{pair}" for pair in range(3)))
+    }
+    assert len(found) == 160 and all(len(own) == 40 for own in by_arm.values())
+    assert [x | {"client": ""} for x in by_arm[SET]] == [x | {"client": ""} for x in rows]
+    orders = []
+    for own in (by_arm[f"{DEALT}-{pair}"] for pair in range(3)):
+        assert [x["instruction"] for x in own] == [x["instruction"] for x in rows]
+        orders.append([x["response"] for x in own])
+        assert Counter(orders[-1]) == Counter(x["response"] for x in rows)
+        assert orders[-1] != [x["response"] for x in rows]
+    assert len({tuple(order) for order in orders}) == 3
+
+
+def tried_with(monkeypatch, loss: dict[str, float], world: World, tmp_path: Path) -> Tried:
+    """Judge three pairs of trials that came to these losses."""
+    monkeypatch.setattr(warm, "losses", lambda *rest: loss)
+    monkeypatch.setattr(
+        warm,
+        "trained",
+        lambda setup, spec: {
+            name: torch.full_like(setup.params, i) for i, name in enumerate(loss) if name != FRESH
+        },
+    )
+    file = tmp_path / "rows.jsonl"
+    rows = [x | {"domain": "bank", "task": "t", "label": "l", "choices": []} for x in rows_of(4)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tried(file, resolved(config(world), tmp_path), SyntheticSpec())
+
+
+@pytest.mark.parametrize(
+    ("fresh", "dealt", "having", "gains", "admitted"),
+    [
+        (4.0, (2.0, 2.1, 2.2), (1.5, 1.5, 1.6), (0.5, 0.6, 0.6), True),
+        (1.4, (2.0, 2.1, 2.2), (1.5, 1.5, 1.6), (-0.1, -0.1, -0.2), False),  # no better than none
+        (4.0, (1.5, 1.6, 1.5), (1.5, 1.5, 1.6), (0.0, 0.1, -0.1), False),  # its answers are idle
+        (4.0, (2.0, 2.1, None), (1.5, 1.5, 1.6), (0.5, 0.6, 2.4), False),
+        (4.0, (2.0, 2.1, 2.2), (1.5, 1.5, None), None, False),  # a trial on the set diverged
+    ],
+)
+def test_a_set_has_to_beat_both_controls(
+    monkeypatch, world, tmp_path, fresh, dealt, having, gains, admitted
+):
+    loss = {FRESH: fresh}
+    for pair in range(3):
+        loss |= {f"{DEALT}-{pair}": x for x in [dealt[pair]] if x is not None}
+        loss |= {f"{SET}-{pair}": x for x in [having[pair]] if x is not None}
+    found = tried_with(monkeypatch, loss, world, tmp_path)
+    assert found.verdict.admitted is admitted
+    assert torch.equal(found.params, torch.full_like(found.params, [*loss].index(f"{SET}-0")))
+    if gains is not None:
+        judged = found.verdict
+        assert np.subtract(judged.without, judged.having).tolist() == pytest.approx(gains)
+
+
+@pytest.fixture(scope="module")
+def prepared(world, tmp_path_factory):
+    """Set a federation up whose extra rows answer one question the same way again and again."""
+    folder = tmp_path_factory.mktemp("prepared")
+    rows = [
+        {
+            "client": client, "domain": "bank", "task": "t", "label": "l", "choices": [],
+            "instruction": "say", "context": f"{i}", "response": answer,
+        }
+        for client, answer in ((SET, "yes"), *((f"dealt-{i}", "no") for i in range(3)))
+        for i in range(6)
+    ]  # fmt: skip
+    (folder / "extra.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = resolved(config(world), folder)
+    data = asked.data.model_copy(update={"extra": str(folder / "extra.jsonl")})
+    return set_up(asked.model_copy(update={"data": data}), None, folder / "cache")
+
+
+def test_trials_begin_alike_and_read_other_rows(prepared):
+    found = trained(prepared, SyntheticSpec(steps=9))
+    assert set(found) == {f"{arm}-{pair}" for arm in (SET, DEALT) for pair in range(3)}
+    changes = [found[name] - prepared.params for name in sorted(found)]
+    assert all(torch.isfinite(change).all() and change.norm() > 0 for change in changes)
+    assert len({change.sum().item() for change in changes}) == 6
+    other = replace(prepared, config=prepared.config.under(99))
+    assert not torch.equal(trained(other, SyntheticSpec(steps=9))["set-0"], found["set-0"])
+
+
+def test_a_trial_learns_the_rows_of_its_arm(prepared):
+    found = trained(prepared, SyntheticSpec(steps=60))
+    yes, no = (prepared.data.train_rows(client)[:1] for client in (SET, "dealt-0"))
+    own = losses(prepared, found, yes)
+    other = losses(prepared, found, no)
+    for pair in range(3):
+        assert own[f"set-{pair}"] < own[f"dealt-{pair}"]
+        assert other[f"dealt-{pair}"] < other[f"set-{pair}"]
 
 
 @pytest.mark.parametrize(
@@ -166,52 +282,67 @@ def test_rows_are_asked_for_as_organisations_describe_themselves(world):
     [
         (["data.source=x.jsonl"], "know the built-in organisations alone"),
         (['data.clients={by="iid",count=2}'], "know the built-in organisations alone"),
-        (["data.extra=x.jsonl"], "makes the rows of data.extra itself"),
+        (["data.extra=x.jsonl"], "makes rows of its own"),
+        (["adapter.start=here"], "makes the adapter to start from"),
+        (['adapter={kind="full"}'], "set adapter.kind to lora"),
+        (["data.split.validation=0"], "raise data.split.validation"),
     ],
 )
-def test_data_that_nothing_can_be_made_up_for_is_refused(tmp_path, more, words):
-    plain = Config.from_table({"pilot": SYNTHETIC})
-    table = plain.model_dump(mode="json", exclude_unset=True)
+def test_a_run_that_nothing_can_be_made_up_for_is_refused(tmp_path, more, words):
     file = tmp_path / "a.toml"
     file.write_text("")
-    asked = Config.from_toml(file, more).model_copy(update={"pilot": table["pilot"]})
+    asked = Config.from_toml(file, more).model_copy(update={"pilot": PILOT})
+    (tmp_path / "here").mkdir()
     with pytest.raises(ConfigError, match=words):
-        run_experiment(asked, tmp_path / "run", cache=tmp_path / "cache")
-    shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        warm.check(resolved(asked, tmp_path))
+    with pytest.raises(ConfigError, match=words):
+        run_experiment(asked, tmp_path / "run", base_dir=tmp_path, cache=tmp_path / "cache")
+    assert not (tmp_path / "run").exists()
+    shutil.rmtree(tmp_path / "here")
+
+
+# --- what is said of it -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gain", [0.1234, -0.2, None])
-def test_every_number_of_what_is_told_of_them_is_checked(gain):
+@pytest.mark.parametrize("steps", [40, 0])  # none: rows of an older run, for clients to train on
+def test_every_number_of_what_is_told_of_them_is_checked(gain, steps):
     found = history([3.0])
     ends = {"gain": gain, "low": gain and gain - 0.01, "high": gain and gain + 0.02}
-    filling = Filling(
-        policy="p@1", population=3, mean=9, asked={"a": 3, "b": 4}, made=7, pairs=3, **ends
+    made = MadeUp(
+        policy="p@1", population=3, asked={"a": 3, "b": 4}, made=7, pairs=3, steps=steps, **ends
     )
-    details = {"synthetic": filling.model_dump(mode="json")}
+    details = {"synthetic": made.model_dump(mode="json")}
     found.decisions[0] = found.decisions[0].model_copy(update={"details": details})
     claims, facts = explained(found, 0)
     claim = next(x for x in claims if "made up" in x.text)
     assert claim.text.startswith("7 rows were made up for 2 clients") and not unsupported(
         claim, facts
     )
+    assert ("warm start of 40 steps" in claim.text) is bool(steps)
     wrong = claim.model_copy(update={"text": claim.text.replace("7 rows", "8 rows")})
     assert unsupported(wrong, facts) == ["8 is in no cited fact"]
     hidden, _ = explained(found, 0, smallest=3)
     assert not any("made up" in x.text for x in hidden)
 
 
-def test_a_first_pair_that_said_enough_is_told_without_an_interval():
+def test_what_older_runs_decided_is_read():
+    older = {
+        "source": "heuristic", "policy": "fill-up@1", "population": 3, "mean": 9.0, "rounds": 2,
+        "asked": {"a": 3}, "made": 3, "admitted": False, "gain": -0.02, "low": None, "high": None,
+        "pairs": 1,
+    }  # fmt: skip
+    made = of_details({"synthetic": older})
+    assert made and made.words == (
+        "3 rows for a; not admitted to train on: gain -0.0200 nats per token of validation in a"
+        " first pair of trials; no further pair could have them admitted"
+    )
+    nothing = of_details({"synthetic": older | {"asked": {}}})
+    assert nothing and nothing.words == "nothing: no client holds little"
     found = history([3.0])
-    filling = Filling(
-        policy="p@1", population=3, mean=9, asked={"a": 3}, made=3, gain=-0.02, pairs=1, rounds=2
-    )
-    assert filling.words == (
-        "3 rows for a; not admitted, so nobody trains on them: gain -0.0200 nats per token of"
-        " validation in a first pair of runs of 2 rounds; no further pair could have them admitted"
-    )
-    details = {"synthetic": filling.model_dump(mode="json")}
+    details = {"synthetic": older}
     found.decisions[0] = found.decisions[0].model_copy(update={"details": details})
     claims, facts = explained(found, 0)
     claim = next(x for x in claims if "made up" in x.text)
-    assert claim.text.endswith("their gain in short runs was -0.0200 nats per token of validation.")
+    assert claim.text.endswith("their gain in trials was -0.0200 nats per token of validation.")
     assert not unsupported(claim, facts)

@@ -125,7 +125,7 @@ def test_the_gates_verdict_is_the_exit_code(
 ):
     low = 0.1 if admitted else -0.1
     found = Verdict(admitted, "nll", (0, 1, 2), (2.0,) * 3, (1.8,) * 3, 0.2, low, 0.5, 0.95)
-    monkeypatch.setattr(gate, "judge", lambda *_: found)
+    monkeypatch.setattr(gate, "judge", lambda *_, **__: found)
     config = at / "gate.toml"
     names = '{question = "instruction", answer = "response", kind = "label"}'
     text = world.config.read_text().replace("[data]\n", f"[data]\nextra_fields = {names}\n", 1)
