@@ -37,6 +37,7 @@ class MadeUp(BaseModel):
         low: lower end of its interval; None if the first pair alone said enough.
         high: upper end; None where the lower is.
         pairs: of trials, with the rows and of the controls.
+        seconds: that making and judging took.
     """
 
     model_config = RECORD
@@ -52,6 +53,7 @@ class MadeUp(BaseModel):
     low: float | None = None
     high: float | None = None
     pairs: int = Field(default=0, ge=0)
+    seconds: float = Field(default=0.0, ge=0)
 
     @property
     def words(self) -> str:
@@ -60,13 +62,15 @@ class MadeUp(BaseModel):
             return "nothing: no client holds little"
         what = f"{self.made} rows for {', '.join(self.asked)}"
         how = f"as a warm start of {self.steps} steps" if self.steps else "to train on"
+        took = f", in {self.seconds:.1f} s" if self.seconds else ""
         verdict = f"{'' if self.admitted else 'not '}admitted {how}"
         if self.gain is None:
-            return f"{what}; {verdict}: a trial diverged"
+            return f"{what}; {verdict}: a trial diverged{took}"
         gain = f"{what}; {verdict}: gain {self.gain:+.4f} nats per token of validation"
         if self.low is None or self.high is None:
             return f"{gain} in a first pair of trials; no further pair could have them admitted"
-        return f"{gain}, {self.low:+.4f} to {self.high:+.4f} over {self.pairs} pairs of trials"
+        ends = f"{self.low:+.4f} to {self.high:+.4f}"
+        return f"{gain}, {ends} over {self.pairs} pairs of trials{took}"
 
 
 def of_details(details: Mapping[str, JsonValue]) -> MadeUp | None:

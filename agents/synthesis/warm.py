@@ -15,6 +15,7 @@ rows: the test split judges the run and decides nothing.
 import json
 import math
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -73,12 +74,13 @@ def warmed(
             adapter or one that has a start, or nobody has validation rows.
     """
     check(config)
+    began = time.monotonic()
     with storage.explained(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
 
     def gate(rows: Path) -> Verdict:
-        say(f"made-up rows: {spec.pairs} warm starts and their controls")
+        say(f"made-up rows: {spec.pairs} warm starts and their controls, {spec.steps} steps each")
         found = tried(rows, config, spec)
         if found.verdict.admitted:
             save_adapter(folder / START, found.params, found.trainable, config.model.base)
@@ -94,6 +96,7 @@ def warmed(
         made=card["rows"],
         steps=spec.steps,
         pairs=len(judged["seeds"]),
+        seconds=round(time.monotonic() - began, 1),
         **{key: judged[key] for key in ("admitted", "gain", "low", "high")},
     )
     storage.atomic_write(folder / DECISION, made.model_dump_json(indent=2).encode())
