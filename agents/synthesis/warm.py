@@ -43,6 +43,7 @@ from federation.plan import RoundPlan
 from federation.runs import storage
 from federation.runs.peft_files import save_adapter
 from federation.specs import LoRASpec
+from federation.training.build import build_algorithm
 from federation.training.engine import LocalEngine
 from federation.training.lora import LoRA
 from federation.training.memory import RamMemory
@@ -74,24 +75,25 @@ def warmed(
             adapter or one that has a start, or nobody has validation rows.
     """
     check(config)
-    began = time.monotonic()
+    began, cache = time.monotonic(), cache or default_cache()
+    setup = prepared(config, cache)
     with storage.explained(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
 
     def gate(rows: Path) -> Verdict:
         say(f"made-up rows: {spec.pairs} warm starts and their controls, {spec.steps} steps each")
-        found = tried(rows, config, spec)
+        found = tried(rows, setup, spec)
         if found.verdict.admitted:
             save_adapter(folder / START, found.params, found.trainable, config.model.base)
         return found.verdict
 
-    profile, cache = profile_of(config, spec), cache or default_cache()
+    profile = profile_of(setup, spec)
     card = publish(profile, folder / ROWS, seed=config.data_seed, cache=cache, gate=gate, say=say)
     judged = card["gate"]
     made = MadeUp(
         policy=POLICY,
-        population=config.data.count,
+        population=len(setup.clients),
         asked={name: client.size for name, client in profile.clients.items()},
         made=card["rows"],
         steps=spec.steps,
@@ -132,12 +134,27 @@ def check(config: Config) -> None:
         )
 
 
-def profile_of(config: Config, spec: SyntheticSpec) -> Profile:
-    """Ask for rows as organisations describe themselves, equally many for each."""
-    data = config.data
+def prepared(config: Config, cache: Path) -> Setup:
+    """Set up what is trained, on what, plainly: trials are of the data, not of the algorithm.
+
+    Raises:
+        ConfigError: if the run itself could not be set up.
+    """
+    build_algorithm(config)
+    plain = {"algorithm": AlgorithmSpec(name="fedavg"), "upload": UploadSpec()}
+    return set_up(config.model_copy(update=plain), None, cache)
+
+
+def profile_of(setup: Setup, spec: SyntheticSpec) -> Profile:
+    """Ask for rows as organisations that train describe themselves, equally many for each.
+
+    Those that are only tested on are not asked: a domain that is to be unseen stays so.
+    """
+    data, seed = setup.config.data, setup.config.data_seed
     clients = {
         one.id: {"domain": one.domain, "style": one.style.name, "size": spec.size}
-        for one in organisations(config.data_seed, data.count, total=data.examples)
+        for one in organisations(seed, data.count, total=data.examples)
+        if one.id in setup.clients
     }
     return Profile.from_table({"clients": clients}, "pilot.synthetic")
 
@@ -163,7 +180,7 @@ class Tried:
     trainable: LoRA
 
 
-def tried(rows: Path, config: Config, spec: SyntheticSpec) -> Tried:
+def tried(rows: Path, setup: Setup, spec: SyntheticSpec) -> Tried:
     """Train on the set, and on the set with its answers dealt out anew, and compare the losses.
 
     All begin at the run's first adapter and take equally many steps; what differs from pair to pair
@@ -172,12 +189,13 @@ def tried(rows: Path, config: Config, spec: SyntheticSpec) -> Tried:
     Raises:
         ConfigError: if nobody has validation rows.
     """
-    plain = {"algorithm": AlgorithmSpec(name="fedavg"), "upload": UploadSpec()}
+    config = setup.config
     with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
         file = Path(folder) / ROWS
         file.write_text("".join(arms(rows.read_text().splitlines(), config.seed, spec.pairs)))
         data = config.data.model_copy(update={"extra": str(file)})
-        setup = set_up(config.model_copy(update=plain | {"data": data}), None, Path(folder))
+        extended = config.model_copy(update={"data": data})
+        setup = set_up(extended, None, Path(folder), like=setup)
         judged = subset(
             setup.data.splits.validation.order, spec.examples, config.data_seed, "validation"
         )

@@ -17,12 +17,13 @@ from agents.experiment import run_experiment
 from agents.spec import SyntheticSpec
 from agents.synthesis.gate import Verdict
 from agents.synthesis.make import synthesize
-from agents.synthesis.warm import profile_of, tried
+from agents.synthesis.warm import prepared, profile_of, tried
 from benchmarks.pilot.parts import Effort, Grid
 from benchmarks.pilot.scores import interval, lift, wilson, written
 from federation.address import generator
 from federation.config import Config
 from federation.data.dataset import resolved
+from federation.experiment import Setup
 from ui.commands.demo import SETTINGS
 
 Rows = list[dict[str, Any]]
@@ -62,12 +63,13 @@ def grids(cache: Path, effort: Effort) -> tuple[Grid, Grid]:
     found: dict[str, list[Verdict]] = {kind: [] for kind in KINDS}
     for seed in seeds:
         config = configured(seed, effort, {})
-        rows = made(config, spec, cache)
+        setup = prepared(config, cache)
+        rows = made(setup, spec, cache)
         for kind, (change, _) in KINDS.items():
             file = cache / f"warm-{seed}.jsonl"
             lines = (json.dumps(row) + "\n" for row in change(rows, seed))
             file.write_text("".join(lines))
-            found[kind].append(tried(file, config, spec).verdict)
+            found[kind].append(tried(file, setup, spec).verdict)
     return verdicts(found), outcomes(cache, effort, spec, seeds)
 
 
@@ -79,9 +81,10 @@ def configured(seed: int, effort: Effort, pilot: Mapping[str, Any]) -> Config:
     return resolved(config.model_copy(update={"pilot": table}), Path.cwd())
 
 
-def made(config: Config, spec: SyntheticSpec, cache: Path) -> Rows:
+def made(setup: Setup, spec: SyntheticSpec, cache: Path) -> Rows:
     """Make the rows that the pilot would make."""
-    found = synthesize(profile_of(config, spec), seed=config.data_seed, cache=cache / "synthesis")
+    profile, seed = profile_of(setup, spec), setup.config.data_seed
+    found = synthesize(profile, seed=seed, cache=cache / "synthesis")
     return [row.model_dump() for row in found.rows]
 
 

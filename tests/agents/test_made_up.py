@@ -14,15 +14,16 @@ from agents.claims import unsupported
 from agents.experiment import replay, resume, run_experiment
 from agents.explain import explained
 from agents.made_up import MadeUp, made_up_of, of_details
-from agents.spec import PilotSpec, SyntheticSpec
+from agents.spec import SyntheticSpec
 from agents.synthesis import warm
 from agents.synthesis.gate import Verdict
 from agents.synthesis.warm import DEALT, FRESH, SET, Tried, arms, losses, profile_of, trained, tried
+from federation.cohort.selection import CohortSpec
 from federation.config import Config
 from federation.data.dataset import resolved
 from federation.data.organisations import organisations
 from federation.errors import ConfigError, CorruptError
-from federation.experiment import set_up
+from federation.experiment import Setup, set_up
 from federation.runs.folder import MADE_UP
 from federation.runs.peft_files import load_adapter
 from federation.runs.records import StartRecord
@@ -54,11 +55,11 @@ def judging(monkeypatch):
     seen: list[Tried] = []
 
     def say(admitted: bool):
-        def other(rows: Path, config: Config, spec: SyntheticSpec) -> Tried:
+        def other(rows: Path, setup: Setup, spec: SyntheticSpec) -> Tried:
             gain = 0.5 if admitted else -0.25
             ends = gain - 0.125, gain + 0.125
             found = Verdict(admitted, "nll", (0, 1, 2), (2.0,) * 3, (1.5,) * 3, gain, *ends, 0.95)
-            seen.append(replace(tried(rows, config, spec), verdict=found))
+            seen.append(replace(tried(rows, setup, spec), verdict=found))
             return seen[-1]
 
         monkeypatch.setattr(warm, "tried", other)
@@ -160,17 +161,25 @@ def test_what_an_interrupted_start_left_is_made_anew(world, tmp_path, judging):
 # --- what is made, and who judges ---------------------------------------------------------------
 
 
-def test_rows_are_asked_for_as_organisations_describe_themselves(world):
-    asked = config(world)
-    spec = PilotSpec.of(asked)
-    assert spec and spec.synthetic
-    made = profile_of(asked, spec.synthetic).clients
-    who = organisations(4, 3, total=60)
+def test_rows_are_asked_for_as_organisations_describe_themselves(world, tmp_path):
+    asked, spec = resolved(config(world), tmp_path), SyntheticSpec(size=6)
+    setup = warm.prepared(asked, tmp_path / "cache")
+    made, who = profile_of(setup, spec).clients, organisations(4, 3, total=60)
     assert set(made) == {one.id for one in who}
     for one in who:
         there = made[one.id]
         assert (there.domain, there.style, there.size) == (one.domain, one.style.name, 6)
         assert not there.labels  # the usual mix: whose labels are whose was counted nowhere
+
+
+def test_nothing_is_made_up_for_who_is_only_tested_on(world, tmp_path):
+    asked = resolved(config(world), tmp_path)
+    clients = asked.data.clients.model_copy(update={"unseen": 1})
+    data = asked.data.model_copy(update={"clients": clients})
+    other = asked.model_copy(update={"data": data, "cohort": CohortSpec(size=2)})
+    setup = warm.prepared(other, tmp_path / "cache")
+    made = profile_of(setup, SyntheticSpec()).clients
+    assert len(made) == 2 and not set(made) & set(setup.data.splits.unseen.names)
 
 
 def rows_of(count: int) -> list[dict[str, str]]:
@@ -211,7 +220,8 @@ def tried_with(monkeypatch, loss: dict[str, float], world: World, tmp_path: Path
     file = tmp_path / "rows.jsonl"
     rows = [x | {"domain": "bank", "task": "t", "label": "l", "choices": []} for x in rows_of(4)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return tried(file, resolved(config(world), tmp_path), SyntheticSpec())
+    setup = warm.prepared(resolved(config(world), tmp_path), tmp_path / "cache")
+    return tried(file, setup, SyntheticSpec())
 
 
 @pytest.mark.parametrize(
@@ -286,6 +296,8 @@ def test_a_trial_learns_the_rows_of_its_arm(prepared):
         (["adapter.start=here"], "makes the adapter to start from"),
         (['adapter={kind="full"}'], "set adapter.kind to lora"),
         (["data.split.validation=0"], "raise data.split.validation"),
+        (['algorithm={name="krum",byzantine=9}'], "needs 21 reports"),
+        (["cohort.size=500"], "only 12 clients"),
     ],
 )
 def test_a_run_that_nothing_can_be_made_up_for_is_refused(tmp_path, more, words):
@@ -293,8 +305,6 @@ def test_a_run_that_nothing_can_be_made_up_for_is_refused(tmp_path, more, words)
     file.write_text("")
     asked = Config.from_toml(file, more).model_copy(update={"pilot": PILOT})
     (tmp_path / "here").mkdir()
-    with pytest.raises(ConfigError, match=words):
-        warm.check(resolved(asked, tmp_path))
     with pytest.raises(ConfigError, match=words):
         run_experiment(asked, tmp_path / "run", base_dir=tmp_path, cache=tmp_path / "cache")
     assert not (tmp_path / "run").exists()
