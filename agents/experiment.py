@@ -30,10 +30,11 @@ def piloted(
     setup: Setup, history: History, traffic: int, *, made_up: MadeUp | None = None
 ) -> Planner:
     """Let the configured pilot decide; the rules of the core where there is none."""
-    spec = PilotSpec.of(setup.config)
+    spec = PilotSpec.of_run(setup.config)
     if spec is None:
         return experiment.by_rule(setup, history, traffic)
-    return PilotPlanner(setup, history, traffic, spec, made_up if spec.synthetic else None)
+    asked = "synthetic" in setup.config.pilot
+    return PilotPlanner(setup, history, traffic, spec, made_up if asked else None)
 
 
 def run_experiment(

@@ -77,7 +77,7 @@ def seen_again(run: Run, round: int) -> Observation:
         ConfigError: if the run has no pilot, or its records do not reach so far.
     """
     config = Config.from_table(run.config, f"{run.path}/config.json")
-    spec = PilotSpec.of(config)
+    spec = PilotSpec.of_run(config)
     if spec is None:
         raise ConfigError(f"{run.path} has no pilot, so nobody was shown anything")
     then = history_of(before(run.entries, round))

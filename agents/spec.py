@@ -177,6 +177,15 @@ class PilotSpec(Spec):
             )
         return spec
 
+    @classmethod
+    def of_run(cls, config: Config) -> "PilotSpec | None":
+        """Read the pilot of a run that began: what was to be made up before it is not read again.
+
+        Older runs were told of that in keys which are not there any more.
+        """
+        pilot = {**config.pilot, "synthetic": None} if config.pilot else {}
+        return cls.of(config.model_copy(update={"pilot": pilot}))
+
     @property
     def asks(self) -> bool:
         """Whether a person is asked before a proposal is applied."""

@@ -112,7 +112,7 @@ def compare_runs(ground: Ground, args: CompareArgs) -> Found:
         raise Unusable(f"there is no such run beside this one; there are: {there}")
     other = Run.open(ground.names.runs[name])
     config = Config.from_table(other.config, f"{other.path}/config.json")
-    smallest = max(ground.spec.smallest, (PilotSpec.of(config) or PilotSpec()).smallest)
+    smallest = max(ground.spec.smallest, (PilotSpec.of_run(config) or PilotSpec()).smallest)
     own = end_of(ground.run.history, ground.config, smallest)
     others = end_of(other.history, config, smallest)
     facts = [*own.values(), *(named(fact, name) for fact in others.values())]

@@ -336,6 +336,17 @@ def test_every_number_of_what_is_told_of_them_is_checked(gain, steps):
     assert not any("made up" in x.text for x in hidden)
 
 
+def test_the_pilot_of_an_older_run_is_read(world):
+    older = config(world, synthetic={"fill": 1.0, "rounds": 2})
+    with pytest.raises(ConfigError, match="unknown key"):
+        PilotSpec.of(older)
+    spec = PilotSpec.of_run(older)
+    assert spec and (spec.smallest, spec.synthetic) == (1, None)
+    bare = older.model_copy(update={"pilot": {"synthetic": {"fill": 1.0}}})
+    assert PilotSpec.of_run(bare) == PilotSpec()
+    assert PilotSpec.of_run(older.model_copy(update={"pilot": {}})) is None
+
+
 def test_what_older_runs_decided_is_read():
     older = {
         "source": "heuristic", "policy": "fill-up@1", "population": 3, "mean": 9.0, "rounds": 2,
