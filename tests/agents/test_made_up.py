@@ -14,7 +14,7 @@ from agents.claims import unsupported
 from agents.experiment import replay, resume, run_experiment
 from agents.explain import explained
 from agents.made_up import MadeUp, made_up_of, of_details
-from agents.spec import SyntheticSpec
+from agents.spec import PilotSpec, SyntheticSpec
 from agents.synthesis import warm
 from agents.synthesis.gate import Verdict
 from agents.synthesis.warm import DEALT, FRESH, SET, Tried, arms, losses, profile_of, trained, tried
