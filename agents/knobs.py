@@ -163,8 +163,8 @@ def bounds_now(
     return found
 
 
-def values_model(bounds: Bounds) -> type[BaseModel]:
-    """Return the schema of one value for every open knob, within its bounds.
+def knob_fields(bounds: Bounds) -> dict[str, Any]:
+    """Return the fields of a schema: one value for every open knob, within its bounds.
 
     Required fields, numbers with bounds and nothing else: what grammar decoders can enforce.
     """
@@ -174,4 +174,9 @@ def values_model(bounds: Bounds) -> type[BaseModel]:
         kind = int if knob.whole else float
         meaning = f"{knob.meaning}, {knob.unit}; now {bound.current:g}"
         fields[name] = (kind, Field(ge=kind(bound.low), le=kind(bound.high), description=meaning))
-    return create_model("Values", __config__=RECORD, **fields)
+    return fields
+
+
+def values_model(bounds: Bounds) -> type[BaseModel]:
+    """Return the schema of one value for every open knob, and nothing else."""
+    return create_model("Values", __config__=RECORD, **knob_fields(bounds))

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, JsonValue, create_model
 
 from agents.facts import Fact, Observation
-from agents.knobs import KNOBS, values_model
+from agents.knobs import KNOBS, RECORD, knob_fields
 from agents.proposals import Answer, Policy, Proposal
 from agents.selection import Selection, SelectionBounds, selection_model
 from llm_tools import Answer as Reply
@@ -19,6 +19,7 @@ from llm_tools import ask, fill
 
 SHOWN = 8  # rounds back that a model is shown
 CITED = 5  # facts that it may cite
+WHY = (str, Field(max_length=280, description="why, in a sentence"))
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Adviser:
     @property
     def name(self) -> str:
         """Name and version."""
-        return f"llm:{self.spec}@1"
+        return f"llm:{self.spec}@2"
 
     def decide(self, observation: Observation) -> Answer:
         """Ask once; what goes wrong is in the answer."""
@@ -69,29 +70,34 @@ def traced(reply: "Reply[Any]") -> dict[str, JsonValue]:
 
 
 def schema_of(observation: Observation) -> type[BaseModel]:
-    """Return the schema of an answer: open knobs within their bounds, and ids that were shown."""
+    """Return the schema of an answer: open knobs within their bounds, and ids that were shown.
+
+    Grammars have fields written in this order, and a model reads what it has written: so the reason
+    comes before what follows from it.
+    """
     ids = tuple(fact.id for fact in recent(observation))
-    fields: dict[str, Any] = {
-        "abstain": (bool, Field(description="true: everything stays as it is")),
-        "expected_low": (float, Field(ge=0, le=100, description="training loss expected, lowest")),
-        "expected_high": (float, Field(ge=0, le=100, description="and highest")),
-        "rationale": (str, Field(max_length=280, description="why, in a sentence")),
-    }
+    fields: dict[str, Any] = {"rationale": WHY}
     if ids:
         cited = Field(max_length=CITED, description="ids of the facts it rests on")
         fields["evidence"] = (list[Literal[ids]], cited)
+    fields |= knob_fields(observation.bounds)
     if observation.selection is not None:
         choice = Field(description="how the clients of the round are chosen")
         fields["selection"] = (selection_model(observation.selection), choice)
     if observation.may_stop:
         ends = Field(description="stop: this round is the last one")
         fields["action"] = (Literal["continue", "stop"], ends)
-    return create_model("Decision", __base__=values_model(observation.bounds), **fields)
+    loss = "training loss expected after this round"
+    fields["expected"] = (float, Field(ge=0, le=100, description=loss))
+    fields["margin"] = (float, Field(ge=0, le=100, description="how far it may be off"))
+    fields["abstain"] = (bool, Field(description="true: everything stays as it is"))
+    return create_model("Decision", __config__=RECORD, **fields)
 
 
 def as_proposal(answer: dict[str, Any]) -> Proposal:
     """Turn an answer into a proposal."""
-    expected = answer.pop("expected_low"), answer.pop("expected_high")
+    loss, margin = answer.pop("expected"), answer.pop("margin")
+    expected = max(0.0, loss - margin), loss + margin
     rest = {"rationale": answer.pop("rationale"), "evidence": tuple(answer.pop("evidence", ()))}
     choice, action = answer.pop("selection", None), answer.pop("action", "continue")
     if answer.pop("abstain"):

@@ -26,8 +26,8 @@ BOUNDS = {"lr": [1e-3, 0.1]}  # privacy noise leaves the cohort size to nobody
 ANSWER = {
     "abstain": False,
     "lr": 4e-3,
-    "expected_low": 0.0,
-    "expected_high": 5.0,
+    "expected": 2.5,
+    "margin": 2.5,
     "rationale": "as asked",
     "evidence": [],
 }

@@ -161,8 +161,8 @@ def test_a_model_chooses_a_rule_and_its_parameters_and_no_cohort():
     said = {
         **{name: 0.01 if name == "lr" else 4 for name in observation.bounds},
         "abstain": False,
-        "expected_low": 1.0,
-        "expected_high": 2.0,
+        "expected": 1.5,
+        "margin": 0.5,
         "rationale": "one is broken",
         "evidence": ["diverged_c2"],
         "selection": {"rule": "oort", "candidates": 2, "exploration": 0.2, "exclude": ["c2"]},

@@ -172,7 +172,7 @@ def test_forty_faults_in_forty_rounds_train_what_the_rule_trains(served, world, 
         assert details["verdict"] == "rejected"
         assert str(details["violations"][0]).startswith(f"{SPOT[mode]}: "), (mode, details)
         assert decision.reason == details["violations"][0]
-        assert details["asked"] == f"llm:{model}@1"
+        assert details["asked"] == f"llm:{model}@2"
         assert len(str(details["trace"]["raw"])) <= 65_536
         repaired = SPOT[mode] in ("malformed", "invalid") and mode not in BROKEN_REPLIES
         assert details["trace"]["attempts"] == (3 if repaired else 1), mode

@@ -24,8 +24,8 @@ GOOD = {
     "lr": 0.012,
     "steps": 5,
     "abstain": False,
-    "expected_low": 1.5,
-    "expected_high": 1.9,
+    "expected": 1.75,
+    "margin": 0.25,
     "rationale": "it still falls",
     "evidence": ["loss@4"],
 }
@@ -41,10 +41,10 @@ def test_a_good_answer_is_a_proposal_and_is_applied():
     assert answer.proposal is not None
     assert answer.proposal.values == {"lr": 0.012, "steps": 5.0}
     assert answer.proposal.source == "llm"
-    assert answer.proposal.expected == (1.5, 1.9)
+    assert answer.proposal.expected == (1.5, 2.0)
     assert rule_on(answer, observation).verdict == "accepted"
     assert answer.trace["attempts"] == 1
-    assert answer.trace["prompt"] == "decide@1"
+    assert answer.trace["prompt"] == "decide@2"
     assert json.loads(str(answer.trace["raw"])) == GOOD
 
 
@@ -93,6 +93,23 @@ def test_what_is_asked_for_can_be_enforced_by_servers():
         schema = decodable(schema_of(seen(history(losses))))
         assert schema["properties"]["lr"]["maximum"] == 0.02
         assert schema["properties"]["steps"]["type"] == "integer"
+
+
+def test_a_model_says_why_before_it_says_what():
+    """Grammars have fields written in the order of the schema."""
+    for losses, cited in (([], []), (FALLING, ["evidence"])):
+        schema = decodable(schema_of(seen(history(losses))))
+        wanted = ["rationale", *cited, "lr", "steps", "expected", "margin", "abstain"]
+        assert list(schema["properties"]) == wanted == schema["required"]
+
+
+def test_whatever_the_schema_lets_a_model_expect_is_an_interval_of_losses():
+    observation = seen(history(FALLING))
+    for loss, margin in ((0.0, 0.0), (0.0, 100.0), (100.0, 0.0), (2.0, 3.0)):
+        answer = adviser(GOOD | {"expected": loss, "margin": margin}).decide(observation)
+        assert rule_on(answer, observation).verdict == "accepted"
+        assert answer.proposal is not None
+        assert answer.proposal.expected == (max(0.0, loss - margin), loss + margin)
 
 
 def test_a_model_is_shown_facts_and_bounds_and_no_name():
@@ -152,7 +169,7 @@ def test_training_never_stops_and_provenance_is_exact(world: World, tmp_path: Pa
     assert "timeout: late" in decisions[1].details["violations"][0]
     assert decisions[2].details["trace"]["attempts"] == 3
     assert decisions[1].policy == "plateau@1"
-    assert decisions[1].details["asked"] == f"llm:scripted:{script}@1"
+    assert decisions[1].details["asked"] == f"llm:scripted:{script}@2"
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_server_that_comes_back_decides_again(world, tmp_path, monkeypatch):
         MODES[mode](handler)
 
     said = {"abstain": True, "lr": 0.01, "evidence": [], "rationale": ""}
-    said |= {"expected_low": 1, "expected_high": 2}
+    said |= {"expected": 1.5, "margin": 0.5}
     monkeypatch.setitem(MODES, "abstains", endpoint.says(json.dumps(said)))
     monkeypatch.setitem(MODES, "back", answer)
     with endpoint.fault_server() as (address, seen):

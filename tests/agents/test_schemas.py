@@ -54,7 +54,7 @@ def test_what_a_model_is_asked_for_can_be_enforced(name):
 def test_an_answer_with_everything_open_is_read():
     answer = {
         **{"lr": 0.01, "steps": 8, "cohort_size": 5, "server_lr": 0.1, "mu": 0.01},
-        **{"abstain": False, "expected_low": 1.0, "expected_high": 2.0, "rationale": "so"},
+        **{"abstain": False, "expected": 1.5, "margin": 0.5, "rationale": "so"},
         "evidence": ["loss@0"],
         "selection": {"rule": "oort", "candidates": 2, "exploration": 0.2, "exclude": ["c2"]},
         "action": "stop",

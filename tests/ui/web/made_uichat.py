@@ -56,9 +56,9 @@ def decided(writer: RunWriter, config: Config, n: int) -> DecisionRecord:
     trace = {"model": "scripted", "prompt_sha256": "ab" * 32, "raw": RAW, "attempts": 1}
     details = {
         "observation_sha256": observation.sha256,
-        "asked": "llm:scripted@1",
+        "asked": "llm:scripted@2",
         "proposal": proposal.model_dump(mode="json"),
-        "trace": trace | {"tokens": 812, "prompt": "decide@1"},
+        "trace": trace | {"tokens": 812, "prompt": "decide@2"},
         "verdict": "rejected" if refused else "accepted",
         "violations": violations,
         "applied": applied,
@@ -67,7 +67,7 @@ def decided(writer: RunWriter, config: Config, n: int) -> DecisionRecord:
     return DecisionRecord(
         round=n,
         source="fallback" if refused else "llm",
-        policy="plateau@1" if refused else "llm:scripted@1",
+        policy="plateau@1" if refused else "llm:scripted@2",
         clients=CLIENTS,
         work=LocalWork(lr=applied["lr"], steps=4).model_dump(mode="json"),
         reason=proposal.rationale,
