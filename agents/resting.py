@@ -6,11 +6,13 @@ the fourth, the eighth, and so on up to every :data:`LONGEST`-th, until it answe
 another way.  What a model itself spoils is no such failure: the next question is another one.
 
 All of it follows from the decisions before a round, so that a resumed run rests as an undisturbed
-one does.
+one does.  The trials of a study's search are such rounds too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
+
+from pydantic import JsonValue
 
 from federation.runs.history import History
 from llm_tools import OF_SERVER
@@ -28,7 +30,18 @@ def resting(history: History, round: int) -> str:
         round: from 0.
     """
     first = 0 if history.fork is None else history.fork.round + 1
-    asked = questions(history, first, round)
+    return rest({n: history.decisions[n].details.get("trace") for n in range(first, round)}, round)
+
+
+def rest(traces: Mapping[int, JsonValue], round: int, unit: str = "round") -> str:
+    """Say why no language model is asked; nothing if one may be.
+
+    Args:
+        traces: round, or trial, before this one -> what came of deciding it.
+        round: this one, from 0.
+        unit: what it is.
+    """
+    asked = questions(traces)
     last, how = next(asked, (round, ""))
     failures = 1 + sum(1 for _ in takewhile(lambda question: question[1] == how, asked))
     if how not in OF_SERVER or failures < PATIENCE:
@@ -36,12 +49,11 @@ def resting(history: History, round: int) -> str:
     until = last + min(2 ** (failures - PATIENCE + 1), LONGEST)
     if round >= until:
         return ""
-    return f"rested after {failures} failures in a row ({how}), until round {until + 1}"
+    return f"rested after {failures} failures in a row ({how}), until {unit} {until + 1}"
 
 
-def questions(history: History, first: int, round: int) -> Iterator[tuple[int, str]]:
+def questions(traces: Mapping[int, JsonValue]) -> Iterator[tuple[int, str]]:
     """Yield the rounds in which a model was asked, newest first, and how it failed, if it did."""
-    for n in reversed(range(first, round)):
-        trace = history.decisions[n].details.get("trace")
+    for n, trace in sorted(traces.items(), reverse=True):
         if isinstance(trace, dict) and "attempts" in trace:
             yield n, str(trace.get("failure", ""))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, create_model
 
 from agents.facts import Observation
 from agents.knobs import RECORD
-from agents.policies.model import traced
+from agents.policies.model import WHY, traced
 from agents.proposals import Answer, Proposal
 from agents.study.budget import most_client_steps
 from agents.study.ledger import Ledger
@@ -25,8 +25,8 @@ from agents.study.statistics import FEWEST
 from federation.errors import ConfigError
 from llm_tools import LLMError, ask, chat_model, fill
 
-WHY = (str, Field(max_length=280, description="why, in a sentence"))
 SHOWN = 20  # trials that a model is shown
+REPEATED = "was tried already"
 
 
 def model_of(spec: AgentSpec) -> Any:
@@ -45,13 +45,18 @@ def model_of(spec: AgentSpec) -> Any:
 class TrialAdviser:
     """A policy whose rounds are trials: asks a model for the next one.
 
+    Beside an optimizer a model may abstain, and what was tried already is no advice: the same
+    values under the same seeds end as they did.
+
     Attributes:
         ledger: the study.
         model: whom to ask.
+        alone: whether no optimizer has a proposal of its own.
     """
 
     ledger: Ledger
     model: Any
+    alone: bool = False
 
     @classmethod
     def of(cls, ledger: Ledger) -> "TrialAdviser":
@@ -67,35 +72,51 @@ class TrialAdviser:
     def name(self) -> str:
         """Name and version."""
         assert self.ledger.spec.agent is not None
-        return f"study:llm:{self.ledger.spec.agent.model}@1"
+        return f"study:llm:{self.ledger.spec.agent.model}@2"
 
     def decide(self, observation: Observation) -> Answer:
         """Ask once; what goes wrong is in the answer."""
+        if observation.resting:
+            return Answer(proposal=None, failure=observation.resting)
         spec = self.ledger.spec
         assert spec.search is not None and spec.agent is not None
         space = spec.search.space
         prompt = fill(
-            "trial",
+            "alone" if self.alone else "trial",
             metric=f"{spec.metric.name} ({spec.metric.unit})",
             direction=spec.metric.direction,
             left=str(observation.rounds_left),
             bounds=listed(space),
             trials=tried_so_far(self.ledger),
         )
-        reply = ask(self.model, prompt, trial_schema(space), deadline_s=spec.agent.deadline)
+        schema = trial_schema(space, self.alone)
+        reply = ask(self.model, prompt, schema, deadline_s=spec.agent.deadline)
         trace = traced(reply) | {"prompt": f"{prompt.name}@{prompt.version}"}
         answer: Any = reply.value
         if answer is None:
             return Answer(proposal=None, failure=f"{reply.failure}: {reply.reason}", trace=trace)
-        values = {} if answer.abstain else values_of(space, answer)
+        values = values_of(space, answer)
+        if not self.alone:
+            if answer.abstain:
+                values = {}
+            elif values in [proposed.values for proposed in self.ledger.told.proposed]:
+                return Answer(proposal=None, failure=f"{REPEATED}: {shown(values)}", trace=trace)
         proposal = Proposal(values=values, rationale=answer.rationale, source="llm")
         return Answer(proposal=proposal, trace=trace)
 
 
-def trial_schema(space: Space) -> type[BaseModel]:
-    """Return the schema of a trial that a model proposes."""
-    abstains = (bool, Field(description="true: the optimizer's own proposal is tried"))
-    return record("Trial", space, abstain=abstains, rationale=WHY)
+def trial_schema(space: Space, alone: bool = False) -> type[BaseModel]:
+    """Return the schema of a trial that a model proposes: the reason first, as it is written.
+
+    Args:
+        space: what a trial sets.
+        alone: whether nobody else proposes one, so that there is nothing to abstain in favour of.
+    """
+    trial = record("Trial", space, rationale=WHY)
+    if alone:
+        return trial
+    abstains = Field(description="true: the optimizer's own proposal is tried")
+    return create_model("Trial", __base__=trial, abstain=(bool, abstains))
 
 
 def tried_so_far(ledger: Ledger) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from agents.facts import Observation
 from agents.proposals import Answer, Policy, Proposal
+from agents.resting import rest
 from agents.study.budget import most_client_steps
 from agents.study.halving import following, rungs
 from agents.study.records import Proposed, SearchEnded, Tried
@@ -70,11 +71,12 @@ def search(bench: Bench) -> None:
         halve(bench)
         return
     with opened(ledger.path / DATABASE, spec) as optimizer:
+        policy = proposer(bench, optimizer)
         while len(ledger.told.tried) < spec.trials:
             trial = len(ledger.told.tried)
             optimizer.tell(trials(bench))
             if len(ledger.told.proposed) == trial:
-                ledger.append(proposal(bench, optimizer, trial))
+                ledger.append(proposal(bench, policy, trial))
             if not attempted(bench, trial):
                 return
         optimizer.tell(trials(bench))
@@ -168,17 +170,22 @@ def best(bench: Bench) -> Values | None:
     return bench.ledger.told.proposed[min(known)[1]].values if known else None
 
 
-def proposal(bench: Bench, optimizer: "Optimizer", trial: int) -> Proposed:
+def proposer(bench: Bench, optimizer: "Optimizer") -> Policy:
+    """Return who proposes trials: the optimizer, or a hybrid of it."""
+    spec = bench.ledger.spec.search
+    assert spec is not None
+    if spec.method != "hybrid":
+        return optimizer
+    from agents.policies.model import Hybrid
+    from agents.study.adviser import TrialAdviser
+
+    return Hybrid(optimizer, TrialAdviser.of(bench.ledger), spec.share, spec.warmup)
+
+
+def proposal(bench: Bench, policy: Policy, trial: int) -> Proposed:
     """Ask for what to try next."""
     spec, told = bench.ledger.spec, bench.ledger.told
     assert spec.search is not None
-    policy: Policy = optimizer
-    if spec.search.method == "hybrid":
-        from agents.policies.model import Hybrid
-        from agents.study.adviser import TrialAdviser
-
-        adviser = TrialAdviser.of(bench.ledger)
-        policy = Hybrid(optimizer, adviser, spec.search.share, spec.search.warmup)
     sources = [x.source for x in told.proposed]
     answer = policy.decide(
         Observation(
@@ -189,6 +196,7 @@ def proposal(bench: Bench, optimizer: "Optimizer", trial: int) -> Proposed:
             values={},
             sources={name: sources.count(name) for name in set(sources)},
             seed=spec.seeds[0],
+            resting=rest({x.trial: x.trace for x in told.proposed}, trial, "trial"),
         )
     )
     found = answer.proposal

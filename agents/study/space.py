@@ -156,8 +156,8 @@ def fields(space: Space) -> dict[str, Any]:
 
 
 def record(name: str, space: Space, **more: Any) -> type[BaseModel]:
-    """Make a schema of one value for every key, and more fields."""
-    return create_model(name, __config__=RECORD, **fields(space), **more)
+    """Make a schema of more fields, which are written first, and one value for every key."""
+    return create_model(name, __config__=RECORD, **more, **fields(space))
 
 
 def values_of(space: Space, answer: BaseModel) -> Values:

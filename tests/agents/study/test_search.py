@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.study import search as searching
+from agents.study.adviser import trial_schema
 from agents.study.halving import rungs
 from agents.study.ledger import Ledger, writing
 from agents.study.records import Measured, StudyRecord
@@ -184,13 +185,44 @@ def hybrid(world: World, tmp_path: Path, lines: list[str], **changes: object) ->
 
 
 def test_a_model_overrules_a_share_of_the_trials_after_the_warm_up(landscape, world, tmp_path):
-    ledger = hybrid(world, tmp_path, [answer()] * 10, share=0.3, warmup=4)
+    rates = [0.01, 0.02, 0.03]
+    ledger = hybrid(world, tmp_path, [answer(lr) for lr in rates], share=0.3, warmup=4)
     sources = [x.source for x in ledger.told.proposed]
     assert sources[:4] == ["optimizer"] * 4
     assert sources.count("llm") == 3
     taken = [x for x in ledger.told.proposed if x.source == "llm"]
-    assert all(x.values == {"lr": 0.02, "steps": 4.0} for x in taken)
-    assert all(x.trace["prompt"] == "trial@1" for x in taken)
+    assert [x.values for x in taken] == [{"lr": lr, "steps": 4.0} for lr in rates]
+    assert all(x.trace["prompt"] == "trial@2" for x in taken)
+
+
+def test_a_model_that_says_the_same_again_and_again_costs_one_trial(landscape, world, tmp_path):
+    ledger = hybrid(world, tmp_path, [answer()] * 10, trials=10, warmup=4, share=1.0)
+    first, *rest = ledger.told.proposed[4:]
+    assert (first.source, first.values) == ("llm", {"lr": 0.02, "steps": 4.0})
+    assert {x.source for x in rest} == {"optimizer"} and len(rest) == 5
+    assert {x.trace["adviser"] for x in rest} == {"was tried already: lr 0.02, steps 4"}
+    values = [tuple(x.values.values()) for x in ledger.told.proposed]
+    assert len(set(values)) == len(values)
+
+
+def test_a_dead_server_is_not_asked_in_every_trial(landscape, world, tmp_path):
+    lines = ['{"failure": "timeout", "reason": "late"}'] * 10
+    alone = told(searched(world, tmp_path / "alone", trials=10))
+    ledger = hybrid(world, tmp_path, lines, trials=10, warmup=0, share=1.0)
+    asked = [x.trial for x in ledger.told.proposed if "attempts" in x.trace]
+    assert asked == [0, 1, 2, 3, 5, 9]  # as the rounds of a run, see agents/resting.py
+    why = "rested after 4 failures in a row (timeout), until trial 6"
+    assert ledger.told.proposed[4].trace == {"adviser": why}
+    assert told(ledger) == alone
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_model_says_why_before_it_says_what(alone):
+    schema = decodable(
+        trial_schema(space_of({"lr": (1e-3, 0.1), "steps": (1, 8)}, "search"), alone)
+    )
+    wanted = ["rationale", "lr", "steps"] + ([] if alone else ["abstain"])
+    assert list(schema["properties"]) == wanted == schema["required"]
 
 
 @pytest.mark.parametrize(
