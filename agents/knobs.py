@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from federation.algorithms.settings import settings_schema
 from federation.config import Config
 from federation.errors import ConfigError
 
@@ -96,10 +97,6 @@ def configured(config: Config) -> dict[str, float]:
 
 def settings(config: Config) -> dict[str, float]:
     """Return those knobs that are settings of the configured algorithm."""
-    if config.algorithm.name in ("fedavg", "centralised", "local"):
-        return {}  # the usual case has none, and is not worth loading torch
-    from federation.algorithms.catalogue import settings_schema
-
     there = settings_schema(config.algorithm.name).get("properties", {})
     given = config.algorithm.settings
     return {

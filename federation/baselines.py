@@ -6,11 +6,12 @@ Knows configurations and setups; who plays them is experiment.py.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from federation.algorithms.settings import CENTRALISED, AlgorithmSpec
 from federation.cohort.devices import DevicesSpec
 from federation.cohort.selection import CohortSpec
-from federation.config import AlgorithmSpec, Config
+from federation.config import Config
 from federation.data.dataset import centralise
-from federation.training.build import CENTRALISED, build_algorithm
+from federation.training.build import build_algorithm
 
 if TYPE_CHECKING:
     from federation.experiment import Setup

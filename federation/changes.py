@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field, JsonValue, ValidationError, model_validator
 
-from federation.config import AlgorithmSpec, Config, describe
+from federation.algorithms.settings import CENTRALISED, AlgorithmSpec
+from federation.config import Config, describe
 from federation.errors import ConfigError
 from federation.runs.records import DecisionRecord
 from federation.specs import LocalWork, Spec
@@ -163,7 +164,7 @@ class Change(Spec):
             ConfigError: as :func:`federation.training.build.build_algorithm`, or if its clients
                 have models of their own.
         """
-        from federation.training.build import CENTRALISED, build_algorithm
+        from federation.training.build import build_algorithm
 
         other = self.config(config)
         if self.algorithm is not None and other.algorithm.name == CENTRALISED:
@@ -218,7 +219,10 @@ def algorithm_spec(text: str) -> AlgorithmSpec:
                 f"what-if: {text!r} is no algorithm; write NAME or NAME:SETTING=NUMBER,...,"
                 " for example krum:byzantine=2"
             )
-    return AlgorithmSpec.model_validate({"name": name.strip() or text, **settings})
+    try:
+        return AlgorithmSpec.of(name.strip() or text, settings)
+    except ConfigError as error:
+        raise ConfigError(f"what-if: {error}") from None
 
 
 NOTHING = Change()

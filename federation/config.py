@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     JsonValue,
     ValidationError,
@@ -20,6 +19,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from federation.algorithms.settings import AlgorithmSpec
 from federation.cohort.devices import DevicesSpec
 from federation.cohort.selection import CohortSpec
 from federation.data.partition import ClientsSpec
@@ -104,19 +104,6 @@ class DataSpec(Spec):
                     " (clients.count is the number of clients, evaluation.max_examples of tests)"
                 )
         return self
-
-
-class AlgorithmSpec(BaseModel):
-    """The federated algorithm and its settings, which depend on its name."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    name: str = Field(default="fedavg", min_length=1, description="fedavg, fedprox, scaffold, ...")
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """Settings beside the name."""
-        return dict(self.__pydantic_extra__ or {})
 
 
 class UploadSpec(Spec):

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from federation.algorithms.algorithm import Algorithm
+from federation.algorithms.settings import CENTRALISED
 from federation.baselines import as_baseline
 from federation.bits import start_record
 from federation.cohort.planner import Planner, RulePlanner
@@ -36,7 +37,6 @@ from federation.session import Judge, Session, Watch, ending
 from federation.specs import LoRASpec
 from federation.training.base import Base, check_sequences, hash_of, load_base
 from federation.training.build import (
-    CENTRALISED,
     UNKEYED,
     build_algorithm,
     build_trainable,

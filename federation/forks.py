@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from federation.algorithms.settings import CENTRALISED
 from federation.config import Config, set_key
 from federation.errors import ConfigError, CorruptError
 from federation.experiment import Planning, by_rule, set_up, write_on
@@ -25,7 +26,6 @@ from federation.runs.records import ForkRecord, RoundRecord
 from federation.runs.run import Run, checkpoint_files, memory_after
 from federation.runs.writer import refuse_used
 from federation.session import Watch
-from federation.training.build import CENTRALISED
 
 FIXED = ("seed", "model", "adapter", "data", "engine.chunk", "engine.threads")
 """What of a configuration a fork has of its parent: another one would be another run."""

@@ -9,10 +9,9 @@ Shape suffixes: C clients, P flat parameters.
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from federation.algorithms.algorithm import (
@@ -26,14 +25,20 @@ from federation.algorithms.algorithm import (
 )
 from federation.algorithms.robust import krum, median, multikrum, trimmedmean
 from federation.algorithms.servers import (
-    ServerLR,
     diloco,
     fedadagrad,
     fedadam,
     fedavgm,
     fedyogi,
 )
-from federation.algorithms.settings import settings_model, unknown_name, validated
+from federation.algorithms.settings import (
+    SETTINGS,
+    FedNova,
+    FedProx,
+    Scaffold,
+    check_settings,
+    settings_schema,
+)
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.specs import LocalWork
@@ -65,10 +70,8 @@ __all__ = [
     "weighted_mean",
 ]
 
-Mu = Annotated[float, Field(ge=0, le=1e6, description="strength of the pull to what was sent")]
 
-
-def fedprox(mu: Mu = 0.01) -> Algorithm:
+def fedprox(mu: float = FedProx.mu) -> Algorithm:
     """FedAvg whose clients are pulled back to the sent parameters.
 
     Li et al. 2020, arXiv:1812.06127, equation 2.  The proximal term mu/2 ||w - w_t||^2 enters as
@@ -81,7 +84,7 @@ def fedprox(mu: Mu = 0.01) -> Algorithm:
     return replace(fedavg(), correct=correct)
 
 
-def scaffold(server_lr: ServerLR = 1.0) -> Algorithm:
+def scaffold(server_lr: float = Scaffold.server_lr) -> Algorithm:
     """Steer every client by the difference of the global and its own mean gradient.
 
     Karimireddy et al. 2020, arXiv:1910.06378, algorithm 1 with option II: the client's control
@@ -146,7 +149,7 @@ def sgd_only(work: LocalWork) -> None:
         )
 
 
-def fednova(mu: Mu = 0.0) -> Algorithm:
+def fednova(mu: float = FedNova.mu) -> Algorithm:
     """Average the clients' updates per unit of local progress: the busier do not pull harder.
 
     Wang et al. 2020, arXiv:2007.07481, equation 6 (normalised averaging, weights p_k by examples,
@@ -214,25 +217,7 @@ def local() -> Algorithm:
     )
 
 
-ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = {
-    factory.__name__: factory
-    for factory in (
-        fedavg,
-        fedprox,
-        fedavgm,
-        fedadagrad,
-        fedyogi,
-        fedadam,
-        scaffold,
-        fednova,
-        diloco,
-        median,
-        trimmedmean,
-        krum,
-        multikrum,
-        local,
-    )
-}
+ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = {name: globals()[name] for name in SETTINGS}
 
 
 def build(name: str, settings: Mapping[str, Any]) -> Algorithm:
@@ -241,20 +226,5 @@ def build(name: str, settings: Mapping[str, Any]) -> Algorithm:
     Raises:
         ConfigError: if the name or a setting is unknown, or a setting is out of bounds.
     """
-    factory = _factory(name)
-    return factory(**validated(factory, settings, f"algorithm {name!r}"))
-
-
-def settings_schema(name: str) -> dict[str, Any]:
-    """Return the JSON schema of an algorithm's settings.
-
-    Raises:
-        ConfigError: if the name is unknown.
-    """
-    return settings_model(_factory(name)).model_json_schema()
-
-
-def _factory(name: str) -> Callable[..., Algorithm]:
-    if name not in ALGORITHMS:
-        raise ConfigError(unknown_name("algorithm", name, ALGORITHMS))
-    return ALGORITHMS[name]
+    checked = check_settings(name, settings)
+    return ALGORITHMS[name](**checked)

@@ -9,26 +9,13 @@ Shape suffixes: C clients, P flat parameters.
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from federation.algorithms.algorithm import Algorithm, fedavg, uniform_mean
+from federation.algorithms.settings import Krum, MultiKrum, TrimmedMean
 from federation.tree import Tree, rows
-
-Trim = Annotated[
-    float,
-    Field(gt=0, lt=0.5, description="share of the clients left out at either end of every value"),
-]
-Byzantine = Annotated[
-    int, Field(ge=0, le=10_000, description="f, how many clients of a round may be wrong")
-]
-Selected = Annotated[
-    int | None,
-    Field(ge=1, description="m, how many updates are averaged; all but f of them if omitted"),
-]
 
 
 def median() -> Algorithm:
@@ -40,7 +27,7 @@ def median() -> Algorithm:
     return replace(fedavg(), combine=coordinatewise(lambda clients: (clients - 1) // 2))
 
 
-def trimmedmean(trim: Trim = 0.1) -> Algorithm:
+def trimmedmean(trim: float = TrimmedMean.trim) -> Algorithm:
     """Average every value over the clients, without the largest and the smallest of them.
 
     Yin et al. 2018, arXiv:1803.01498, definition 2 (coordinate-wise trimmed mean).  ``trim`` is
@@ -72,7 +59,7 @@ def coordinatewise(left_out: Callable[[int], int]) -> Callable[[Tree, Tensor], T
     return combine
 
 
-def krum(byzantine: Byzantine = 1) -> Algorithm:
+def krum(byzantine: int = Krum.byzantine) -> Algorithm:
     """Take the one update that lies closest to its neighbours.
 
     Blanchard et al. 2017, arXiv:1703.02757, section 4: the score of an update is the sum of the
@@ -84,7 +71,9 @@ def krum(byzantine: Byzantine = 1) -> Algorithm:
     return multikrum(byzantine, selected=1)
 
 
-def multikrum(byzantine: Byzantine = 1, selected: Selected = None) -> Algorithm:
+def multikrum(
+    byzantine: int = MultiKrum.byzantine, selected: int | None = MultiKrum.selected
+) -> Algorithm:
     """Average the updates that lie closest to their neighbours.
 
     Blanchard et al. 2017, arXiv:1703.02757, Multi-Krum: the ``m`` lowest scores of :func:`krum`;

@@ -8,30 +8,24 @@ Shape suffixes: C clients, P flat parameters.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from federation.algorithms.algorithm import Algorithm, fedavg
+from federation.algorithms.settings import (
+    BiasCorrection,
+    DiLoCo,
+    FedAdagrad,
+    FedAdam,
+    FedAvgM,
+    FedYogi,
+)
 from federation.plan import RoundPlan
 from federation.tree import Tree
 
-ServerLR = Annotated[float, Field(gt=0, le=100, description="server learning rate")]
-Decay = Annotated[float, Field(ge=0, lt=1, description="decay of a moving average, per round")]
-Tau = Annotated[float, Field(gt=0, le=1, description="adaptivity: added to the root of v")]
-FirstV = Annotated[
-    float | None,
-    Field(ge=0, description="v before the first round; tau squared, as in the paper, if omitted"),
-]
-BiasCorrection = Annotated[
-    Literal["none", "flower"],
-    Field(description="none: the paper's; flower: scale the step as Flower's FedAdam does"),
-]
 
-
-def fedavgm(server_lr: ServerLR = 1.0, momentum: Decay = 0.9) -> Algorithm:
+def fedavgm(server_lr: float = FedAvgM.server_lr, momentum: float = FedAvgM.momentum) -> Algorithm:
     """FedAvg with heavy-ball momentum: ``v <- momentum v + mean delta; w <- w + lr v``.
 
     Hsu et al. 2019, arXiv:1909.06335 (no factor ``1 - momentum`` on the new delta).
@@ -44,7 +38,7 @@ def fedavgm(server_lr: ServerLR = 1.0, momentum: Decay = 0.9) -> Algorithm:
     return replace(fedavg(), init=with_velocity, step=step)
 
 
-def diloco(server_lr: ServerLR = 0.7, momentum: Decay = 0.9) -> Algorithm:
+def diloco(server_lr: float = DiLoCo.server_lr, momentum: float = DiLoCo.momentum) -> Algorithm:
     """Many local AdamW steps, then one Nesterov step on the mean delta.
 
     Douillard et al. 2023, arXiv:2311.08105, algorithm 1; Nesterov's momentum in the form of
@@ -66,30 +60,33 @@ def with_velocity(params: Tensor) -> Tree:
 
 
 def fedadagrad(
-    server_lr: ServerLR = 0.1, beta1: Decay = 0.0, tau: Tau = 1e-3, v0: FirstV = None
+    server_lr: float = FedAdagrad.server_lr,
+    beta1: float = FedAdagrad.beta1,
+    tau: float = FedAdagrad.tau,
+    v0: float | None = FedAdagrad.v0,
 ) -> Algorithm:
     """FedAvg with Adagrad on the server.  Reddi et al. 2020, arXiv:2003.00295, algorithm 2."""
     return adaptive(adagrad_v, server_lr, beta1, tau, v0)
 
 
 def fedyogi(
-    server_lr: ServerLR = 0.1,
-    beta1: Decay = 0.9,
-    beta2: Decay = 0.99,
-    tau: Tau = 1e-3,
-    v0: FirstV = None,
+    server_lr: float = FedYogi.server_lr,
+    beta1: float = FedYogi.beta1,
+    beta2: float = FedYogi.beta2,
+    tau: float = FedYogi.tau,
+    v0: float | None = FedYogi.v0,
 ) -> Algorithm:
     """FedAvg with Yogi on the server.  Reddi et al. 2020, arXiv:2003.00295, algorithm 2."""
     return adaptive(lambda v, square: yogi_v(v, square, beta2), server_lr, beta1, tau, v0)
 
 
 def fedadam(
-    server_lr: ServerLR = 0.1,
-    beta1: Decay = 0.9,
-    beta2: Decay = 0.99,
-    tau: Tau = 1e-3,
-    v0: FirstV = None,
-    bias_correction: BiasCorrection = "none",
+    server_lr: float = FedAdam.server_lr,
+    beta1: float = FedAdam.beta1,
+    beta2: float = FedAdam.beta2,
+    tau: float = FedAdam.tau,
+    v0: float | None = FedAdam.v0,
+    bias_correction: BiasCorrection = FedAdam.bias_correction,
 ) -> Algorithm:
     """FedAvg with Adam on the server.  Reddi et al. 2020, arXiv:2003.00295, algorithm 2.
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from federation.algorithms import catalogue, transforms
 from federation.algorithms.algorithm import Algorithm
-from federation.algorithms.settings import unknown_name
-from federation.config import AlgorithmSpec, Config
+from federation.algorithms.settings import CENTRALISED, AlgorithmSpec
+from federation.config import Config
 from federation.errors import ConfigError
 from federation.plan import RoundPlan
 from federation.runs.peft_files import load_adapter
@@ -21,7 +21,6 @@ from federation.training.lora import LoRA
 from federation.tree import Tree
 
 UNKEYED = "a key that protects nothing"  # stands in until a run has drawn its own
-CENTRALISED = "centralised"  # FedAvg with one client that holds everything
 
 
 def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
@@ -62,7 +61,7 @@ def build_algorithm(config: Config, secret: str = UNKEYED) -> Algorithm:
 def with_settings(config: Config, settings: Mapping[str, float]) -> Config:
     """Return a configuration whose algorithm has other settings."""
     spec = config.algorithm
-    other = AlgorithmSpec.model_validate({"name": spec.name, **spec.settings, **settings})
+    other = AlgorithmSpec.of(spec.name, {**spec.settings, **settings})
     return config.model_copy(update={"algorithm": other})
 
 
@@ -70,11 +69,9 @@ def plain_algorithm(config: Config) -> Algorithm:
     """Build the configured algorithm alone.
 
     Raises:
-        ConfigError: if it, or a setting of it, is unknown.
+        ConfigError: if a setting of it is unknown.
     """
-    name, known = config.algorithm.name, (*catalogue.ALGORITHMS, CENTRALISED)
-    if name not in known:
-        raise ConfigError(f"algorithm.name: {unknown_name('algorithm', name, known)}")
+    name = config.algorithm.name
     name = "fedavg" if name == CENTRALISED else name
     return catalogue.build(name, config.algorithm.settings)
 

@@ -1,10 +1,13 @@
 """From a configuration to an algorithm: what cannot be done is refused before any training."""
 
+import inspect
+
 import pytest
 import torch
 
 from federation.algorithms.algorithm import run_round
-from federation.algorithms.catalogue import build
+from federation.algorithms.catalogue import ALGORITHMS, build
+from federation.algorithms.settings import SETTINGS, settings_model
 from federation.config import Config
 from federation.errors import ConfigError, QuorumError
 from federation.plan import Reports, RoundPlan
@@ -18,6 +21,13 @@ P = 300
 def config(algorithm: str, **upload: float) -> Config:
     work = {"optimizer": "sgd"}
     return Config.from_table({"algorithm": {"name": algorithm}, "work": work, "upload": upload})
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_takes_what_can_be_set_and_has_its_defaults(name: str):
+    taken = inspect.signature(ALGORITHMS[name]).parameters
+    declared = settings_model(SETTINGS[name]).model_fields
+    assert {x: taken[x].default for x in taken} == {x: declared[x].default for x in declared}
 
 
 @pytest.mark.parametrize("name", ["scaffold", "fednova"])

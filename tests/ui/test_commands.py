@@ -44,6 +44,33 @@ def test_light_commands_import_nothing_heavy(
     assert heavy.splitlines()[-1] == "heavy:"
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--set", "algorithm.name=fedavgg"], "did you mean 'fedavg'?"),
+        (["--set", "algorithm.mu=0.1"], "unknown setting 'mu'"),
+        (["--out", "used"], "used is not empty"),
+    ],
+)
+def test_what_is_plainly_wrong_is_refused_before_seconds_of_imports(
+    more: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("x.toml").write_text("rounds = 1\n")
+    Path("used").mkdir()
+    Path("used/file").write_text("")
+    root = str(Path(__file__).parents[2])
+    said = python(
+        f"import sys; sys.path.insert(0, {root!r}); sys.stderr = sys.stdout\n"
+        "from ui.main import main\n"
+        f"code = main({['run', 'x.toml', *more]!r})\n"
+        "print('torch:', 'torch' in sys.modules, code)"
+    )
+    complaint, heavy = said.splitlines()
+    assert words in complaint
+    assert heavy == "torch: False 2"
+
+
 @pytest.mark.parametrize("command", ["show", "verify", "runs"])
 def test_reading_a_run_needs_no_torch(command: str, finished: Path):
     target = finished.parent if command == "runs" else finished

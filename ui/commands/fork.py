@@ -3,12 +3,14 @@
 from argparse import Namespace
 
 from federation.runs.run import Run
+from federation.runs.writer import refuse_used
 from ui.commands.running import report
 from ui.progress import watching
 
 
 def main(args: Namespace) -> int:
     """Begin a run where another one stood after a round."""
+    refuse_used(args.out)
     from agents.experiment import fork
 
     parent, args.directory = args.directory, args.out  # what is written is what can be resumed

@@ -4,6 +4,7 @@ from argparse import Namespace
 
 from federation.errors import CorruptError
 from federation.runs.run import Run
+from federation.runs.writer import refuse_used
 from ui import tables
 from ui.progress import watching
 
@@ -14,9 +15,10 @@ def main(args: Namespace) -> int:
     Raises:
         CorruptError: if the repetition came to other bits.
     """
+    run = Run.open(args.run)
+    refuse_used(args.directory)
     from agents.experiment import replay
 
-    run = Run.open(args.run)
     with watching(len(run.history.rounds)) as watch:
         again = replay(args.run, args.directory, watch=watch)
     other = [

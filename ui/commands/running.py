@@ -7,6 +7,7 @@ from pathlib import Path
 
 from federation.config import Config
 from federation.runs.run import Run
+from federation.runs.writer import refuse_used
 from ui import tables
 from ui.progress import watching
 from ui.results import asked
@@ -14,10 +15,11 @@ from ui.results import asked
 
 def start(config: Config, args: Namespace, names: Iterator[Path]) -> int:
     """Run an experiment into ``args.directory``, or into the first free of ``names``."""
-    from agents.experiment import run_experiment
-
     if args.directory is None:
         args.directory = next(path for path in names if not path.exists())
+    refuse_used(args.directory)  # before seconds go into imports
+    from agents.experiment import run_experiment
+
     with watching(config.rounds) as watch:
         run = run_experiment(config, args.directory, watch=watch)
     report(run)
