@@ -14,12 +14,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from agents.spec import PilotSpec
-from federation.config import Config
+from federation.algorithms.settings import SETTINGS, AlgorithmSpec, declared, settings_model
+from federation.config import Config, models_in
 
 WIDTH = 92
 HEAD = """\
 # A configuration of fedpilot: every key with its meaning, its bounds and its default.
-# Take the # away from a key to change it.  Run it with: fedpilot run FILE
+# Take the # away from a key to change it, and from its [table] if there is one.
+# Run it with: fedpilot run FILE
 """
 SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -45,12 +47,36 @@ def table(
     if name:
         yield f"\n[{name}]"
         yield from comment(summary(type(defaults)))
+    inner: list[str] = []
     for key, value in values.items():
-        if not isinstance(value, BaseModel):
-            yield from line(key, model.model_fields[key], value)
-    for key, value in values.items():
+        field, of = model.model_fields[key], f"{name}.{key}" if name else key
         if isinstance(value, BaseModel):
-            yield from table(type(value), value, f"{name}.{key}" if name else key)
+            inner += table(type(value), value, of)
+        elif value is None and (optional := next(models_in(field.annotation), None)):
+            inner += left_out(optional, of, field.description or "")
+        else:
+            yield from line(key, field, value)
+    if isinstance(defaults, AlgorithmSpec):
+        yield from settings()
+    yield from inner
+
+
+def left_out(model: type[BaseModel], name: str, meaning: str) -> Iterator[str]:
+    """Yield a table that is not there unless its head is uncommented too."""
+    head, *lines = table(model, model(), name)
+    yield f"\n#{head.strip()}"
+    yield from comment(meaning)
+    yield from lines
+
+
+def settings() -> Iterator[str]:
+    """Yield what can be set of each algorithm."""
+    for name in SETTINGS:
+        model = settings_model(declared(name))
+        if model.model_fields:
+            yield from ["", f"# Settings of {name}:"]
+        for key, field in model.model_fields.items():
+            yield from line(key, field, field.default)
 
 
 def line(key: str, field: FieldInfo, value: object) -> Iterator[str]:

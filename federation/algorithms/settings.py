@@ -169,7 +169,9 @@ class AlgorithmSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
-    name: str = Field(default="fedavg", min_length=1, description="fedavg, fedprox, scaffold, ...")
+    name: str = Field(
+        default="fedavg", min_length=1, description=", ".join((*SETTINGS, CENTRALISED))
+    )
 
     @field_validator("name")
     @classmethod

@@ -11,6 +11,7 @@ import pytest
 
 from agents.spec import PilotSpec
 from agents.study import spec as study
+from federation.algorithms.settings import SETTINGS, settings_model
 from federation.config import Config
 from federation.runs.run import Run
 from tests.tiny_worlds import World, rows, write_rows
@@ -272,6 +273,32 @@ def test_every_key_of_the_written_configuration_shows_its_default():
     tables = [dumped, *(table for table in dumped.values() if isinstance(table, dict))]
     keys = {key for table in tables for key, value in table.items() if not isinstance(value, dict)}
     assert keys <= written
+
+
+def uncommented(head: str) -> dict[str, object]:
+    """Read the paragraph of the template that begins with a line, as if each # were taken away."""
+    lines = template().splitlines()[template().splitlines().index(head) + 1 :]
+    lines = lines[: lines.index("")] if "" in lines else lines
+    given = [line[1:] for line in lines if line.startswith("#") and not line.startswith("# ")]
+    return tomllib.loads("\n".join(line for line in given if not line.endswith("=")))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_init_explains_what_can_be_set_of_each_algorithm(name: str):
+    declared = settings_model(SETTINGS[name]).model_fields
+    if not declared:
+        return
+    said = uncommented(f"# Settings of {name}:")
+    assert said == {k: field.default for k, field in declared.items() if field.default is not None}
+    assert Config.from_table({"algorithm": {"name": name, **said}}).algorithm.settings == said
+
+
+@pytest.mark.parametrize("name", ["selection", "synthetic"])
+def test_init_explains_what_a_pilot_may_do_beside_numbers(name: str):
+    said = uncommented(f"#[pilot.{name}]")
+    found = getattr(PilotSpec.of(Config.from_table({"pilot": {name: said}})), name)
+    assert found == type(found)() and said.keys() <= type(found).model_fields.keys()
+    assert all(f"#{key} =" in template() for key in type(found).model_fields)
 
 
 def test_a_process_that_ends_looks_for_no_cycles(tmp_path: Path):
