@@ -239,6 +239,15 @@ def test_a_damaged_checkpoint_is_found_set_aside_and_run_again(call: Call, copie
     assert list((copied / "state").glob(f"{path.name}.bad-*"))
 
 
+def test_verify_says_each_damage_once(call: Call, copied: Path):
+    damaged = [newest_checkpoint(copied), copied / "adapter" / "adapter_model.safetensors"]
+    for number, path in enumerate(damaged, 1):
+        path.write_bytes(path.read_bytes()[:-1] + b"\x00\x00")
+        said = call("verify", copied)
+        words = said.out + said.refused(8, path.name if number == 1 else f"{number} things")
+        assert [words.count(str(x)) for x in damaged[:number]] == [1] * number
+
+
 def test_a_journal_that_was_changed(call: Call, copied: Path):
     journal = copied / "journal.jsonl"
     changed = journal.read_text().replace('"round":1', '"round":2', 1)

@@ -23,11 +23,12 @@ def main(args: Namespace) -> int:
         print_json({"path": str(args.directory), "ok": not found, "problems": list(found)})
     elif not found:
         print(f"{args.directory} is as it was written")
-    else:
+    elif len(found) > 1:
         print("\n".join(found))
+    if len(found) > 1:
+        raise CorruptError(f"{args.directory}: {len(found)} things are not as they were written")
     if found:
-        more = "" if len(found) == 1 else f" (and {len(found) - 1} more)"
-        raise CorruptError(f"{found[0]}{more}")
+        raise CorruptError(found[0])
     return 0
 
 
