@@ -1,6 +1,7 @@
 """Chat without a language model: a small language of commands over the same tools.
 
-A command is a call of a tool, written shortly; what acts passes the same guard and approval.
+A command is a call of a tool, written shortly; what acts passes the same guard and approval.  What
+is no command may be a question in plain words (questions.py).
 """
 
 import json
@@ -14,9 +15,12 @@ from pydantic import JsonValue
 from agents.copilot.desk import TOOLS, Desk
 from agents.copilot.events import Event
 from agents.copilot.ground import Unusable
+from agents.copilot.questions import EXAMPLES, Reply, reply
 from agents.copilot.records import Answered, Asked, Said
 
-HELP = """\
+HELP = f"""\
+Ask: {EXAMPLES}
+Or write a command:
 facts [ROUND]             what is known; of the last round and those before it, or of ROUND
 explain ROUND             what happened in a round, in checked sentences
 compare [RUN]             this run beside another; without RUN: which there are
@@ -29,8 +33,13 @@ help                      this
 Clients are c1, c2, ... and other runs r1, r2, ...; what acts asks you first.
 Rules answer here. To talk freely, connect a model:
   fedpilot chat DIR --model openai:MODEL@http://127.0.0.1:8000/v1"""
+ELSE = f"see: help, or ask, for example: {EXAMPLES}"
 
 LISTS = ("drop", "exclude", "evidence")
+
+
+class NoCommand(Unusable):
+    """What begins as no command does: a question, perhaps."""
 
 
 @dataclass(frozen=True)
@@ -45,39 +54,52 @@ class Rules:
     def turn(self, desk: Desk) -> Iterator[Event]:
         """Read the command that was said last, and call its tool."""
         since = desk.chat.since_said()
+        said = since[0] if since else None
+        if not isinstance(said, Said):
+            return
+        try:
+            meant = understood(said.text, desk)
+        except Unusable as error:
+            desk.chat.append(Answered(text=str(error)))
+            return
         asked = next((record for record in since if isinstance(record, Asked)), None)
-        if asked is None:
-            said = since[0] if since else None
-            if not isinstance(said, Said):
-                return
-            try:
-                name, args = read(said.text)
-            except Unusable as error:
-                desk.chat.append(Answered(text=str(error)))
-                return
-            if not name:
-                desk.chat.append(Answered(text=HELP))
-                return
-            asked = Asked(calls=(desk.call(name, args),))
+        if asked is None and meant.calls:
+            asked = Asked(calls=tuple(desk.call(*call) for call in meant.calls))
             desk.chat.append(asked)
-        for call in asked.calls:
+        for call in asked.calls if asked else ():
             if not desk.waits(call):
                 desk.perform(call)
         if not desk.chat.open_calls:
-            desk.chat.append(Answered(text=""))  # what the tools returned is the answer
+            desk.chat.append(Answered(text=meant.text))  # beside what the tools returned
         yield from desk.news()
+
+
+def understood(text: str, desk: Desk) -> Reply:
+    """Take what was said for a command, or else for a question.
+
+    Raises:
+        Unusable: if it is neither.
+    """
+    try:
+        name, args = read(text)
+    except NoCommand:
+        if (answer := reply(text, desk.ground())) is None:
+            raise
+        return answer
+    return Reply(((name, args),)) if name else Reply(text=HELP)
 
 
 def read(text: str) -> tuple[str, dict[str, JsonValue]]:
     """Read a command: the tool it calls, empty for help, and the arguments.
 
     Raises:
+        NoCommand: if it is none.
         Unusable: saying how it is written.
     """
     try:
         word, *rest = shlex.split(text)
     except ValueError as error:
-        raise Unusable(f"{error}; see: help") from None
+        raise NoCommand(f"{error}; see: help") from None
     match word.lower():
         case "help" | "?":
             return "", {}
@@ -102,7 +124,7 @@ def read(text: str) -> tuple[str, dict[str, JsonValue]]:
         case _ if word in TOOLS:
             return word, pairs(rest)
         case _:
-            raise Unusable(f"there is no command {word!r}; see: help")
+            raise NoCommand(f"there is no command {word!r}; {ELSE}")
 
 
 def whole(words: Sequence[str], command: str) -> int:
@@ -111,6 +133,7 @@ def whole(words: Sequence[str], command: str) -> int:
     Raises:
         Unusable: if there is none.
     """
+    words = words[1:] if words[:1] == ["round"] else words
     if len(words) != 1 or not words[0].isdecimal():
         raise Unusable(f"write {command} and a round, for example: {command} 3")
     return int(words[0])

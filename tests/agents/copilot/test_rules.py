@@ -13,12 +13,14 @@ from agents.copilot.names import Names
 from agents.copilot.rules import HELP
 from federation.config import Config
 from federation.errors import ConfigError
+from federation.runs.run import Run
 from tests.agents.copilot.conftest import ORDER, tree
 
 COMMANDS = {
     "facts": ("get_facts", {}),
     "facts 2": ("get_facts", {"round": 2, "before": 0}),
     "explain 3": ("explain_round", {"round": 3}),
+    "explain round 3": ("explain_round", {"round": 3}),
     "compare": ("compare_runs", {"run": ""}),
     "compare r1": ("compare_runs", {"run": "r1"}),
     "whatif 3 drop=c1,c2 repeats=2": (
@@ -67,6 +69,46 @@ def test_what_is_no_command_is_told_in_a_line(command, words, run):
         (told,) = copilot.say(command)
     assert isinstance(told, Text) and words in told.text
     assert "--model" in HELP
+
+
+QUESTIONS = {
+    "hi": "which client is worst?",
+    "Hello!": "of 3 rounds played",
+    "how did it go?": "Validation loss:",
+    "what's up": "The run is finished, 3 of 3 rounds played.",
+    "which client is worst": "number 1 of 5, worst first",
+    "who is best?": "number 5 of 5, worst first",
+    "why is client St-Mary-Ward-7 worse": "is St-Mary-Ward-7: ",
+    "why is c2 worse": "drop=c2",
+    "what should I do next": "fedpilot fork",
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_a_newcomer_asks_is_answered_and_acts_on_nothing(question, run):
+    before = tree(run.parent)
+    with open_copilot(run) as copilot:
+        events = list(copilot.say(question))
+        assert copilot.unanswered is False and not copilot.pending
+    assert isinstance(events[-1], Text) and QUESTIONS[question] in events[-1].text
+    assert tree(run.parent) == before
+
+
+def test_the_worst_client_is_the_one_with_the_highest_loss_on_its_own_test(run):
+    with open_copilot(run) as copilot:
+        (told,) = copilot.say("which client is worst")
+    judged = [x for x in Run.open(run).evaluations if x.split == "clients" and x.round is not None]
+    loss = judged[-1].per_client["nll"]
+    first = next(line for line in told.text.splitlines() if "number 1 of" in line)
+    name = max(loss, key=loss.__getitem__)
+    assert f"{name}: {loss[name]:.3f}" in first
+
+
+@pytest.mark.parametrize("question", ["what happened in round 2", "why was the loss of round 2 so"])
+def test_a_question_about_a_round_is_its_explanation(question, run):
+    with open_copilot(run) as copilot:
+        called, *_ = copilot.say(question)
+    assert (called.name, called.args) == ("explain_round", {"round": 2})
 
 
 def test_an_approved_command_is_carried_out(run):
