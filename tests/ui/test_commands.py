@@ -259,7 +259,10 @@ def test_the_written_configuration_is_the_default(call: Call, tmp_path: Path):
 
 
 def test_every_key_of_the_written_configuration_shows_its_default():
-    lines = template().splitlines()
+    # Settings of algorithms and tables that are left out have tests of their own, below.
+    parts = template().split("\n\n")
+    kept = (part for part in parts if not part.startswith(("# Settings of ", "#[")))
+    lines = "\n\n".join(kept).splitlines()
     shown = "\n".join(
         line.removeprefix("#") if line[:1] == "#" and line[1:2].isalpha() else line
         for line in lines
