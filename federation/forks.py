@@ -19,7 +19,7 @@ from federation.errors import ConfigError, CorruptError
 from federation.experiment import Planning, by_rule, set_up, write_on
 from federation.pretraining.recipe import flat, recipe_of
 from federation.runs import storage
-from federation.runs.folder import CLIENTS, CONFIG, JOURNAL, STATE, given
+from federation.runs.folder import CLIENTS, CONFIG, JOURNAL, MADE_UP, STATE, given
 from federation.runs.journal import Journal
 from federation.runs.keys import NOISE_KEY, draw_key
 from federation.runs.records import ForkRecord, RoundRecord
@@ -189,6 +189,9 @@ def fill(parent: Run, made: Path, round: int, config: Config) -> None:
     memory = not any(within(key, FORGETS) for key in keys)
     if memory:
         files |= memory_after(parent.path, parent.history, round).files()
+    for name, sha256 in parent.history.given.items():
+        if Path(name).parts[0] == MADE_UP:
+            files[parent.path / name] = sha256
     for file, sha256 in files.items():
         copy(file, made / file.relative_to(parent.path), sha256)
     storage.atomic_write(made / JOURNAL, lines_until(parent, round))
@@ -227,6 +230,7 @@ def copy(file: Path, to: Path, sha256: str | None) -> None:
     """
     with storage.explained(file):
         data = file.read_bytes()
+        to.parent.mkdir(parents=True, exist_ok=True)
     storage.atomic_write(to, data)
     if storage.sha256_file(to) != sha256:
         raise CorruptError(

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from agents.claims import unsupported
-from agents.experiment import replay, resume, run_experiment
+from agents.experiment import fork, replay, resume, run_experiment
 from agents.explain import explained
 from agents.made_up import MadeUp, made_up_of, of_details
 from agents.spec import PilotSpec, SyntheticSpec
+from agents.study.runs import same_config
 from agents.synthesis import warm
 from agents.synthesis.gate import Verdict
 from agents.synthesis.warm import DEALT, FRESH, SET, Tried, arms, losses, profile_of, trained, tried
@@ -146,6 +147,27 @@ def test_a_run_that_was_moved_finds_what_was_made_up_for_it(world, tmp_path, jud
     again = replay(moved, tmp_path / "again", cache=tmp_path / "cache")
     assert states(run) == states(again)
     assert Run.open(moved).config["adapter"]["start"] == str(moved / MADE_UP / "adapter")
+
+
+def test_a_fork_has_what_was_made_up_for_its_parent_and_needs_it_no_more(world, tmp_path, judging):
+    judging(True)
+    run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    other = fork(run.path, tmp_path / "fork", 1, rounds=1, cache=tmp_path / "cache")
+    assert states(other)[-1] == states(run)[2] and made_up_of(other.path) == made_up_of(run.path)
+    shutil.rmtree(run.path)
+    assert problems(other.path) == []
+    assert other.path / MADE_UP / "adapter" == Path(Run.open(other.path).config["adapter"]["start"])
+    again = replay(other.path, tmp_path / "again", cache=tmp_path / "cache")
+    assert states(again)[-1] == states(other)[-1]
+
+
+def test_a_study_knows_a_run_that_its_pilot_warmed_up(world, tmp_path, judging):
+    judging(True)
+    asked = config(world)
+    run = run_experiment(asked, tmp_path / "run", cache=tmp_path / "cache")
+    same_config(run, asked)
+    with pytest.raises(CorruptError, match="is not the run that the study wants"):
+        same_config(run, asked.under(5))
 
 
 def test_what_an_interrupted_start_left_is_made_anew(world, tmp_path, judging):
