@@ -94,6 +94,9 @@ class Answer(Generic[T]):
 def read(text: str, schema: type[T]) -> T:
     """Read an answer strictly: one JSON value, nothing around it, nothing coerced.
 
+    The one thing forgiven is a tab or line break as it is within a text, where JSON wants it
+    escaped: grammars of servers let them through, so that no repair would help.
+
     Raises:
         CallFailed: EMPTY, MALFORMED (also for NaN, numbers too large and keys given twice, which
             most readers let pass) or INVALID, with the reader's or validator's words.
@@ -101,11 +104,13 @@ def read(text: str, schema: type[T]) -> T:
     if not text.strip():
         raise CallFailed(Failure.EMPTY, "the answer has no text")
     try:
-        json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
+        hooks = {"parse_float": _finite, "parse_constant": _no_number}
+        value = json.loads(text, strict=False, object_pairs_hook=_once, **hooks)
+        plain = json.dumps(value)
     except (ValueError, RecursionError) as error:
         raise CallFailed(Failure.MALFORMED, f"not one JSON value: {error}", text) from None
     try:
-        return schema.model_validate_json(text, strict=True)
+        return schema.model_validate_json(plain, strict=True)
     except ValidationError as error:
         raise CallFailed(Failure.INVALID, in_words(error), text) from None
 

@@ -1,9 +1,10 @@
 """Which language model to ask, as a string or a table.
 
 ``openai:MODEL@URL`` is any server that speaks the OpenAI chat protocol, ``scripted:FILE`` answers
-from a file.  A table has the other fields of :class:`OpenAISpec` and :class:`ScriptedSpec`, and
-``kind`` as its discriminator.  Keys are never written here: ``key_env`` names the environment
-variable that holds one.
+from a file.  Behind the URL may stand how a server samples: ``?temperature=1&seed=3``; without it
+the likeliest answer is asked for, the same to the same question.  A table has the other fields of
+:class:`OpenAISpec` and :class:`ScriptedSpec`, and ``kind`` as its discriminator.  Keys are never
+written here: ``key_env`` names the environment variable that holds one.
 """
 
 import ipaddress
@@ -46,7 +47,7 @@ def _endpoint(url: str) -> str:
         raise no_url
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError(
-            "the URL may hold no user, password, query or fragment:"
+            "the URL may hold no user, password, query or fragment but ?temperature=T&seed=N:"
             " put the key in an environment variable and name it in key_env"
         )
     return url.rstrip("/")
@@ -95,6 +96,18 @@ class ScriptedSpec(Spec):
     repeat: bool = Field(default=False, description="start again after the last answer")
 
 
+def _sampled(url: str) -> tuple[str, dict[str, float]]:
+    """Part a URL from how its server samples; whatever else is asked there stays with the URL."""
+    address, _, query = url.partition("?")
+    pairs = [pair.partition("=")[::2] for pair in query.split("&")]
+    kinds = {"temperature": float, "seed": int}
+    try:
+        sampling = {name: kinds[name](value) for name, value in pairs}
+    except (KeyError, ValueError):
+        return url, {}
+    return (address, sampling) if len(sampling) == len(pairs) else (url, {})
+
+
 def _as_table(value: Any) -> Any:
     """Read the string form; leave the rest to validation."""
     if not isinstance(value, str):
@@ -105,7 +118,8 @@ def _as_table(value: Any) -> Any:
     # The last @: names of adapters have one too, as fed@r12.
     model, _, url = rest.rpartition("@")
     if kind == "openai" and model:
-        return {"kind": kind, "model": model, "url": url}
+        url, sampling = _sampled(url)
+        return {"kind": kind, "model": model, "url": url, **sampling}
     raise ValueError(f"{value!r} names no language model: write {FORMS}")
 
 

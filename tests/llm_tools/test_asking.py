@@ -14,8 +14,10 @@ from threading import Event
 from time import monotonic, sleep
 
 import pytest
+from pydantic import BaseModel
 
 from llm_tools import CallFailed, Failure, SchemaError, ask, chat_model
+from llm_tools.answers import read
 from tests.llm_tools.conftest import Decision
 from tests.llm_tools.fault_server import (
     BROKEN_REPLIES,
@@ -87,6 +89,14 @@ def test_a_valid_answer(faults):
 
 def test_white_space_around_is_no_fault(faults):
     assert ask(model(faults[0], "padded"), "?", Decision).value == Decision(**GOOD)
+
+
+def test_a_tab_and_a_line_break_within_a_text_are_no_fault():
+    class Why(BaseModel, extra="forbid"):
+        why: str
+        lr: float
+
+    assert read('{"why": "so\tit\nis", "lr": 0.1}', Why) == Why(why="so\tit\nis", lr=0.1)
 
 
 def test_tokens_not_reported_are_unknown(faults):

@@ -20,6 +20,15 @@ def test_the_string_forms():
     assert chat_spec("scripted:a:b.jsonl") == ScriptedSpec(file="a:b.jsonl")
 
 
+def test_how_a_server_samples_may_stand_behind_its_address():
+    """And without it the likeliest answer is asked for, whatever the server's default is."""
+    plain = chat_spec("openai:m@https://h/v1")
+    assert isinstance(plain, OpenAISpec) and (plain.temperature, plain.seed) == (0.0, None)
+    spec = chat_spec("openai:m@https://h/v1?temperature=0.7&seed=3")
+    assert spec == plain.model_copy(update={"temperature": 0.7, "seed": 3})
+    assert chat_spec("openai:m@https://h/v1?seed=3") == plain.model_copy(update={"seed": 3})
+
+
 def test_the_table_form():
     table = {"kind": "openai", "model": "m", "url": "https://h/v1", "key_env": "K", "seed": 3}
     assert chat_spec(table) == OpenAISpec(model="m", url="https://h/v1", key_env="K", seed=3)
@@ -51,6 +60,12 @@ def test_a_spec_is_frozen():
         ("openai:m@http://[::1/v1", "no URL"),
         ("openai:m@https://h/v1?key=x", "query"),
         ("openai:m@https://h/v1#x", "fragment"),
+        ("openai:m@https://h/v1?seed=x", "query"),
+        ("openai:m@https://h/v1?seed=1&key=x", "query"),
+        ("openai:m@https://h/v1?seed=1&seed=2", "query"),
+        ("openai:m@https://h/v1?temperature=nan", "temperature"),
+        ("openai:m@https://h/v1?temperature=3", "temperature"),
+        ("openai:m@https://h/v1?seed=-1", "seed"),
         ("openai:m", "names no language model"),
         ("openai:@http://h/v1", "names no language model"),
         ("scripted:", "names no language model"),
@@ -82,6 +97,7 @@ def test_what_cannot_be_used_is_one_line(wrong, words):
         {"kind": "openai", "model": "m", "url": "ftp://me:sk-secret@h/v1"},
         {"kind": "openai", "model": "m", "url": "http://h", "key_env": "sk-secret"},
         "openai:m@http://me:sk-secret@h/v1",
+        "openai:m@http://h/v1?seed=1&key=sk-secret",
     ],
 )
 def test_a_key_in_the_wrong_place_is_not_repeated(wrong):
