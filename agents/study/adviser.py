@@ -26,7 +26,6 @@ from federation.errors import ConfigError
 from llm_tools import LLMError, ask, chat_model, fill
 
 SHOWN = 20  # trials that a model is shown
-REPEATED = "was tried already"
 
 
 def model_of(spec: AgentSpec) -> Any:
@@ -100,7 +99,9 @@ class TrialAdviser:
             if answer.abstain:
                 values = {}
             elif values in [proposed.values for proposed in self.ledger.told.proposed]:
-                return Answer(proposal=None, failure=f"{REPEATED}: {shown(values)}", trace=trace)
+                return Answer(
+                    proposal=None, failure=f"was tried already: {shown(values)}", trace=trace
+                )
         proposal = Proposal(values=values, rationale=answer.rationale, source="llm")
         return Answer(proposal=proposal, trace=trace)
 

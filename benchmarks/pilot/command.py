@@ -55,6 +55,8 @@ def parse(argv: Sequence[str]) -> Namespace:
     parser.add_argument("--calls", metavar="N", type=positive, help=help)
     help = f"most tokens of one answer of a model (default: {ANSWER_TOKENS})"
     parser.add_argument("--tokens", metavar="N", type=positive, default=ANSWER_TOKENS, help=help)
+    help = "seeds of every scenario of the table that a model searches (default: 1)"
+    parser.add_argument("--cells", metavar="N", type=positive, default=Effort.cells, help=help)
     help = "a line for the end of the report: how a model was served"
     parser.add_argument("--note", metavar="TEXT", default="", help=help)
     return parser.parse_args(argv)
@@ -74,6 +76,7 @@ def repeats(args: Namespace, tracks: Sequence[str]) -> str:
     words += [word for name in tracks for word in ("--track", name)]
     words += [word for spec in args.model for word in ("--model", spec)]
     words += ["--tokens", str(args.tokens)] if args.tokens != ANSWER_TOKENS else []
+    words += ["--cells", str(args.cells)] if args.cells != Effort.cells else []
     return shlex.join(words + (["--quick"] if args.quick else []))
 
 
@@ -88,7 +91,8 @@ def main(argv: Sequence[str]) -> int:
 
     args = parse(argv)
     models = asked_models(args)
-    effort = replace(QUICK if args.quick else Effort(), models=models, tokens=args.tokens)
+    effort = QUICK if args.quick else Effort()
+    effort = replace(effort, models=models, tokens=args.tokens, cells=args.cells)
     found = {name: part for file in args.take for name, part in taken(file).items()}
     missing = [name for name in TRACKS if name not in found]
     chosen = [name for name in TRACKS if name in (args.track or missing)]

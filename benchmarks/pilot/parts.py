@@ -90,6 +90,7 @@ class Effort:
         rounds: of runs that are steered.
         models: spec -> language model, to be scored beside the plain policies.
         tokens: of one answer of a model, at most.
+        cells: of every scenario of the table, in which policies search that ask a model.
         quick: whether it is a trial whose figures mean little.
     """
 
@@ -100,6 +101,7 @@ class Effort:
     rounds: int = 12
     models: Mapping[str, Any] = field(default_factory=dict)
     tokens: int = ANSWER_TOKENS
+    cells: int = 1
     quick: bool = False
 
     @property

@@ -102,8 +102,9 @@ def asked(part: Part, name: str) -> str:
     answers = questions - part.figures["failures"].get(name, 0)
     over = part.figures["lift_over_null"][name]
     instead = "" if answers else " (scored is what was done instead)"
-    abstained = part.figures.get("abstained", {}).get(name, 0)
-    instead = f", {abstained} of them to abstain" if abstained else instead
+    for key, words in (("abstained", "to abstain"), ("repeated", "to try again what was tried")):
+        if count := part.figures.get(key, {}).get(name, 0):
+            instead += f", {count} of them {words}"
     tokens = part.figures["tokens"][name]
     return (
         f"; {answers} answers of {questions} questions{instead}, {tokens:,} tokens;"

@@ -31,6 +31,7 @@ BOUNDS = {
     for x in SPACE
 }
 MODEL_CALL_SECONDS = 60.0
+REPEATED = "was tried already"
 
 
 def nearest(values: Values) -> int:
@@ -52,7 +53,8 @@ class Episode:
         tokens: spent on models.
         asked: questions that were put to them.
         failures: why one was not answered.
-        abstained: questions on which a model left it to the optimizer, or to the default.
+        abstained: questions on which a model left it to the optimizer.
+        repeated: questions on which it said what was tried already, so that the optimizer decided.
     """
 
     curves: np.ndarray
@@ -64,6 +66,7 @@ class Episode:
     asked: int = 0
     failures: list[str] = field(default_factory=list)
     abstained: int = 0
+    repeated: int = 0
 
     @property
     def final(self) -> np.ndarray:
@@ -156,11 +159,13 @@ class Asking:
         spec: which model.
         model: made by :func:`llm_tools.chat_model`.
         episode: whose trials it is shown.
+        alone: whether no optimizer has a proposal of its own.
     """
 
     spec: str
     model: Any
     episode: Episode
+    alone: bool = False
 
     @property
     def name(self) -> str:
@@ -184,7 +189,33 @@ class Asking:
         )
         told = SimpleNamespace(proposed=proposed, tried=figures)
         ledger: Any = SimpleNamespace(spec=spec, told=told)
-        return TrialAdviser(ledger, self.model).decide(observation)
+        return TrialAdviser(ledger, self.model, self.alone).decide(observation)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """An adviser who is not heard on what was tried already, as in studies.
+
+    Attributes:
+        adviser: who.
+        episode: what was tried; here that is whatever is nearest to the same configuration.
+    """
+
+    adviser: Policy
+    episode: Episode
+
+    @property
+    def name(self) -> str:
+        """Name of the adviser."""
+        return self.adviser.name
+
+    def decide(self, observation: Observation) -> Answer:
+        """Let it propose."""
+        answer = self.adviser.decide(observation)
+        values = answer.proposal.values if answer.proposal else {}
+        if within(SPACE, values) and nearest(values) in self.episode.tried:
+            return Answer(proposal=None, failure=REPEATED, trace=answer.trace)
+        return answer
 
 
 def optimizer(method: str) -> Optimizer:
@@ -240,7 +271,9 @@ class Stepwise:
             assert adviser is not None
             return adviser.decide(observation)
         kept = Kept(search)
-        policy: Policy = Hybrid(kept, adviser, self.share, self.warmup) if adviser else kept
+        policy: Policy = kept
+        if adviser:
+            policy = Hybrid(kept, Fresh(adviser, episode), self.share, self.warmup)
         answer = policy.decide(observation)
         if answer.proposal is not None and answer.proposal.source == "llm" and kept.planned:
             episode.shadows[observation.round] = nearest(kept.planned)
@@ -296,9 +329,11 @@ def accepted(answer: Answer, episode: Episode) -> tuple[str, Values]:
     episode.asked += "attempts" in answer.trace
     proposal: Proposal | None = answer.proposal
     alone = proposal is not None and proposal.source == "llm" and proposal.abstains
-    episode.abstained += alone or answer.trace.get("adviser") == "abstained"
-    if "adviser" in answer.trace and answer.trace["adviser"] != "abstained":
-        episode.failures.append(str(answer.trace["adviser"]))
+    heard = str(answer.trace.get("adviser", ""))
+    episode.abstained += alone or heard == "abstained"
+    episode.repeated += (again := heard.startswith(REPEATED))
+    if heard not in ("", "abstained") and not again:
+        episode.failures.append(heard)
     if proposal is not None and within(SPACE, proposal.values):
         return ("llm" if proposal.source == "llm" else "optimizer"), dict(proposal.values)
     if proposal is None or not proposal.abstains:
@@ -325,7 +360,7 @@ def searchers(models: Mapping[str, Any]) -> dict[str, Searcher]:
     for spec, model in models.items():
         adviser = partial(Asking, spec, model)
         found |= {
-            f"llm:{spec}": Stepwise(None, adviser),
+            f"llm:{spec}": Stepwise(None, partial(adviser, alone=True)),
             f"hybrid+{spec}": Stepwise("tpe", adviser),
         }
     return found

@@ -52,7 +52,8 @@ class Scored:
         tokens: spent.
         asked: questions that were put to a model.
         failures: those of them that it did not answer.
-        abstained: those of them on which it left everything as it was.
+        abstained: those of them on which it left the trial to the optimizer.
+        repeated: those on which it said what was tried already.
     """
 
     cells: Sequence[int]
@@ -64,6 +65,7 @@ class Scored:
     asked: int
     failures: int
     abstained: int
+    repeated: int
 
     def areas(self, evaluations: int) -> np.ndarray:
         """Return the regret area of every cell, mean over repeats, ``(cells,)``."""
@@ -77,10 +79,10 @@ class Scored:
 def searched(name: str, effort: Effort) -> tuple[Sequence[int], int]:
     """Return which cells a policy searches, and how often each.
 
-    One that asks a model searches the first cell of every scenario once: asking is dear.
+    One that asks a model searches the first cells of every scenario once: asking is dear.
     """
     if name in effort.asking:
-        return [i for i, (_, k) in enumerate(CELLS) if k == CELLS[0][1]], 1
+        return [i for i, (_, k) in enumerate(CELLS) if k < effort.cells], 1
     return range(len(CELLS)), effort.repeats
 
 
@@ -88,7 +90,7 @@ def score(searcher: Searcher, table: Table, cells: Sequence[int], repeats: int) 
     """Let a policy search cells some times."""
     curves = np.zeros((len(cells), repeats, MOST))
     test = np.zeros_like(curves)
-    overruled = harmful = tokens = asked = failures = abstained = 0
+    overruled = harmful = tokens = asked = failures = abstained = again = 0
     for cell, (s, k) in enumerate(CELLS[i] for i in cells):
         floor = seed_noise(table.validation[s, :, :, -1])
         judged = table.test[s, k, :, -1]
@@ -101,7 +103,8 @@ def score(searcher: Searcher, table: Table, cells: Sequence[int], repeats: int) 
             overruled, harmful = overruled + len(worse), harmful + sum(worse)
             tokens, asked = tokens + done.tokens, asked + done.asked
             failures, abstained = failures + len(done.failures), abstained + done.abstained
-    counts = overruled, harmful, tokens, asked, failures, abstained
+            again += done.repeated
+    counts = overruled, harmful, tokens, asked, failures, abstained, again
     return Scored(cells, curves, test, *counts)
 
 
@@ -214,6 +217,7 @@ def run(table: Table, effort: Effort) -> Part:
             "asked": {n: x.asked for n, x in scored.items() if x.asked},
             "failures": {n: x.failures for n, x in scored.items() if x.failures},
             "abstained": {n: x.abstained for n, x in scored.items() if x.abstained},
+            "repeated": {n: x.repeated for n, x in scored.items() if x.repeated and x.asked},
         },
     )
 
@@ -246,12 +250,14 @@ def protocol(effort: Effort) -> list[str]:
     cells, _ = searched(next(iter(effort.asking)), effort)
     most = len(cells) * (MOST - 1 + MOST - Stepwise("tpe").warmup)
     return [
-        f"A policy that asks a model searches {len(cells)} cells, one of every scenario, once, and"
-        f" is compared on them. The model is asked one question a trial, {most} at most with the"
-        f" hybrid's; an answer has at most {effort.tokens} tokens and may be mended twice. In the"
-        " place of one that cannot be used the default is tried again, and the hybrid's optimizer"
-        " decides. A server that enforces no schema, such as `transformers serve`, leaves it to the"
-        " model to write JSON."
+        f"A policy that asks a model searches {len(cells)} cells, {effort.cells} of every scenario,"
+        f" once, and is compared on them. The model is asked one question a trial, {most} at most"
+        f" with the hybrid's; an answer has at most {effort.tokens} tokens and may be mended twice."
+        " In the place of one that cannot be used the default is tried again, and the hybrid's"
+        " optimizer decides. It decides too where its adviser abstains or names what was tried"
+        " already; a model alone cannot abstain, and what it names again is tried again. A server"
+        " that enforces no schema, such as `transformers serve`, leaves it to the model to write"
+        " JSON."
     ]
 
 
@@ -285,11 +291,12 @@ def lifted(scored: Mapping[str, Scored], against: Mapping[str, Lift], best: str)
             f"{x.harmful}/{x.overruled} ({x.harmful / x.overruled:.0%})" if x.overruled else "-"
         )
         cells = f"{own.wins}/{own.ties}/{own.losses}"
-        answered = f"{x.asked - x.failures}/{x.asked}, {x.abstained}" if x.asked else "-"
+        left = f"{x.abstained}, {x.repeated}"
+        answered = f"{x.asked - x.failures}/{x.asked}, {left}" if x.asked else "-"
         told = [harmful, answered, str(x.tokens or "-")]
         rows.append([name, written(own.interval), cells, own.words, *told])
     columns = ["policy", "lift", "win/tie/loss", "verdict", "harmful overrulings"]
-    columns += ["answers of questions, abstained", "tokens"]
+    columns += ["answers of questions, abstained, tried already", "tokens"]
     return Grid(f"Paired lift in regret area over {best}, {MOST} evaluations", columns, rows)
 
 

@@ -283,21 +283,26 @@ def tuned(tmp_path, monkeypatch, capsys):
     return scored
 
 
-def test_a_scripted_model_is_scored_beside_the_others(tuned):
-    answer = {"lr": 0.008, "steps": 2, "cohort_size": 3, "abstain": False, "rationale": "as is"}
-    spec, figures = tuned(answer)
-    assert figures["failures"] == {} and f"hybrid+{spec}" in figures["lift"]
+SAYS = {"rationale": "as is", "lr": 0.008, "steps": 2, "cohort_size": 3}
+"""The default, as a model alone is asked for a trial; an adviser is asked whether it abstains."""
+
+
+def test_a_model_alone_has_to_propose(tuned):
+    spec, figures = tuned(SAYS)
+    alone, hybrid = f"llm:{spec}", f"hybrid+{spec}"
+    assert figures["failures"] == {hybrid: figures["asked"][hybrid]}
+    assert figures["abstained"] == figures["repeated"] == {}
     # A model that always names the default finds nothing, and cannot be worse than it.
-    assert figures["areas"][f"llm:{spec}"] == pytest.approx(figures["areas"]["default"])
+    assert figures["areas"][alone] == pytest.approx(figures["areas"]["default"])
 
 
-def test_a_model_that_abstains_is_not_one_that_fails(tuned):
-    answer = {"lr": 0.1, "steps": 2, "cohort_size": 3, "abstain": True, "rationale": "as is"}
-    spec, figures = tuned(answer)
-    assert figures["failures"] == {} and figures["abstained"] == figures["asked"]
-    for asking, other in ((f"llm:{spec}", "default"), (f"hybrid+{spec}", "tpe")):
-        assert figures["asked"][asking] > 0
-        assert figures["areas"][asking] == pytest.approx(figures["areas"][other])
+@pytest.mark.parametrize(("abstains", "counted"), [(True, "abstained"), (False, "repeated")])
+def test_an_adviser_without_news_leaves_the_trial_to_the_optimizer(tuned, abstains, counted):
+    spec, figures = tuned(SAYS | {"abstain": abstains})
+    hybrid = f"hybrid+{spec}"
+    assert hybrid not in figures["failures"] and figures["asked"][hybrid] > 0
+    assert figures[counted] == {hybrid: figures["asked"][hybrid]}
+    assert figures["areas"][hybrid] == pytest.approx(figures["areas"]["tpe"])
 
 
 class Teller:
