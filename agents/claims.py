@@ -71,5 +71,11 @@ def shows(number: str, value: float) -> bool:
 
 
 def as_text(claims: Iterable[Claim]) -> str:
-    """Join claims into a paragraph."""
-    return " ".join(claim.text for claim in claims)
+    """Join claims into a paragraph; which round they are of is said where it changes."""
+    told, said = "", []
+    for claim in claims:
+        head, _, rest = claim.text.partition(": ")
+        again = bool(rest) and head == told and head.startswith("Round ")
+        said.append(rest[:1].upper() + rest[1:] if again else claim.text)
+        told = head if head.startswith("Round ") else told
+    return " ".join(said)

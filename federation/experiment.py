@@ -268,7 +268,8 @@ def begin(setup: Setup, writer: RunWriter, watch: Watch) -> Session:
     )
     data, facts = setup.data.corpus.digest, beginnings(setup)
     if writer.history.start is None:
-        watch.phase("measuring how many clients a pass are fastest")
+        if setup.config.engine.chunk == "auto":
+            watch.phase("measuring how many clients a pass are fastest")
         chunk = chosen_chunk(setup, session.engine, session.planner)
         seed = setup.config.seed
         first = start_record(writer, setup.base, seed=seed, chunk=chunk, data=data, facts=facts)

@@ -22,7 +22,7 @@ import torch
 
 from federation.address import address
 from federation.changes import MOST_FACTOR, NOTHING, REPEATS, Change
-from federation.errors import ConfigError
+from federation.errors import ConfigError, LockedError
 from federation.evaluation.scores import NATS, TOKENS, Columns, metrics
 from federation.kindred import kindred, weighed
 from federation.plan import Reports
@@ -259,6 +259,23 @@ def check(staged: Stage, change: Change) -> None:
         algorithm.check(staged.plan(n, change, 0).work)
 
 
+def held(path: Path) -> RunWriter:
+    """Take the lock of a run.
+
+    Raises:
+        LockedError: if another process has it, saying what it does there and what to do.
+    """
+    try:
+        return RunWriter.amend(path)
+    except LockedError as error:
+        who = str(error).partition(";")[0]
+    if Run.open(path).history.ended is None:
+        why = f"what-ifs wait until it ends, or stop it: fedpilot steer {path} stop"
+    else:
+        why = "the run has ended, so that is another what-if: repeat this one when it is done"
+    raise LockedError(f"{who}; {why}")
+
+
 @contextmanager
 def opened(
     path: str | Path,
@@ -273,5 +290,5 @@ def opened(
         if value < 1 or (most and value > most):
             bound = f"from 1 to {most}" if most else "at least 1"
             raise ConfigError(f"what-if: {name} must be {bound}, got {value}")
-    with RunWriter.amend(path) as writer:
+    with held(Path(path)) as writer:
         yield writer, stage(Run.open(path), round, rounds, cache, watch or Watch())

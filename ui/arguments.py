@@ -16,8 +16,6 @@ from federation.errors import ConfigError
 DESCRIPTION = """\
 Federated fine-tuning of language models: many owners of text, one better model, and nobody's
 text moves.  Start with: fedpilot demo"""
-
-
 RESUME = "fedpilot resume {}"
 
 
@@ -30,6 +28,8 @@ class Parser(ArgumentParser):
         Raises:
             ConfigError: always.
         """
+        for kind, words in (("int", "a whole number"), ("float", "a number")):
+            message = message.replace(f"invalid {kind} value:", f"write {words}, not")
         raise ConfigError(f"{message}; see: {self.prog} --help")
 
 
@@ -64,7 +64,7 @@ def as_json(parser: ArgumentParser, more: str = "") -> None:
     parser.add_argument("--json", action="store_true", help=help)
 
 
-def settings(parser: ArgumentParser) -> None:
+def settings(parser: ArgumentParser, example: str = "work.lr=0.01") -> None:
     """Add overrides of the configuration."""
     parser.add_argument(
         "--set",
@@ -73,7 +73,7 @@ def settings(parser: ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="override a key, for example work.lr=0.01",
+        help=f"override a key, for example {example}",
     )
 
 
@@ -206,7 +206,7 @@ def _fork(parser: ArgumentParser) -> None:
     help = "round after which it goes its own way, from 1; its checkpoint must be kept"
     parser.add_argument("--round", metavar="R", type=int, required=True, help=help)
     help = "new run directory"
-    parser.add_argument("--out", metavar="DIR2", type=Path, required=True, help=help)
+    parser.add_argument("--out", metavar="NEW", type=Path, required=True, help=help)
     help = "rounds that are to follow (default: as many as were planned)"
     parser.add_argument("--rounds", metavar="N", type=int, help=help)
     settings(parser)
@@ -219,6 +219,7 @@ def _study(parser: ArgumentParser) -> None:
     parser.add_argument("--out", dest="directory", metavar="DIR", type=Path, help=help)
     help = "run nothing, write the report of the study in folder CONFIG anew"
     parser.add_argument("--report", action="store_true", help=help)
+    settings(parser, "base.rounds=4")
     as_json(parser)
 
 

@@ -5,6 +5,7 @@ it was.  The order is what makes a verdict honest: the noise floor before any ar
 chosen by looking at figures meet seeds on which nobody has looked; the test figures last, once.
 """
 
+import json
 import math
 from copy import deepcopy
 from pathlib import Path
@@ -90,11 +91,23 @@ def placed(spec: StudySpec) -> StudySpec:
     """Say in full where model and data are, so that a study can be gone on with from any folder."""
     from federation.data.dataset import resolved
 
+    def paths(config: Config) -> dict[str, object]:
+        found = {f"{x}.{key}": getattr(getattr(config, x), key, None) for x, key in PATHS}
+        return {key: path for key, path in found.items() if path is not None}
+
+    def in_full(overrides: tuple[str, ...], name: str) -> tuple[str, ...]:
+        config = spec.config(overrides, spec.seeds[0], f"arm {name}")
+        given, full = paths(config), paths(resolved(config, Path.cwd()))
+        own = {x.partition("=")[0].strip() for x in overrides}
+        added = [f"{x}={json.dumps(full[x])}" for x in full if x in own and full[x] != given[x]]
+        return (*overrides, *added)
+
     config, base = resolved(Config.from_table(spec.base, "base"), Path.cwd()), deepcopy(spec.base)
     for table, key in PATHS:
         if key in base.get(table, {}):
             base[table][key] = getattr(getattr(config, table), key)
-    return spec.model_copy(update={"base": base})
+    arms = {name: in_full(overrides, name) for name, overrides in spec.arms.items()}
+    return spec.model_copy(update={"base": base, "arms": arms})
 
 
 def rehearse(spec: StudySpec, cache: Path | None, watch: StudyWatch) -> None:

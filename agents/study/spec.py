@@ -18,7 +18,7 @@ Light: nothing here imports torch.
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -196,8 +196,12 @@ SEARCHED = "searched"
 """The arm that a search found."""
 
 
-def from_toml(path: Path) -> StudySpec:
+def from_toml(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     """Read a study; a base that is a file is read beside it.
+
+    Args:
+        path: TOML file.
+        overrides: ``"base.rounds=4"`` strings, TOML on the right.
 
     Raises:
         ConfigError: if something in it cannot be used, in one line.
@@ -205,6 +209,8 @@ def from_toml(path: Path) -> StudySpec:
     table = read_toml(path, "examples/study.toml shows what one says")
     if isinstance(table.get("base"), str):
         table["base"] = read_toml(path.parent / table["base"])
+    for override in overrides:
+        set_key(table, override)
     return from_table(table, str(path))
 
 

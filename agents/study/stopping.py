@@ -41,13 +41,21 @@ def stop(path: Path, by: str = "person") -> None:
 
 def told(path: Path) -> Stop | None:
     """Return the command by which a study is to stop; None if there is none."""
-    found = map(inbox.read, inbox.files(path))
+    found = (inbox.read(file) for file in inbox.files(path) if not stale(path, file))
     return next((command for command in found if isinstance(command, Stop)), None)
 
 
 def forget(path: Path) -> None:
     """Take out what an earlier conductor was told."""
-    storage.remove(inbox.files(path))
+    storage.remove([file for file in inbox.files(path) if stale(path, file)])
+
+
+def stale(path: Path, file: Path) -> bool:
+    """Tell whether a command is older than the lock of who conducts the study, or gone by now."""
+    try:
+        return file.stat().st_mtime_ns < (path / storage.LOCK).stat().st_mtime_ns
+    except FileNotFoundError:
+        return True
 
 
 def heed(path: Path) -> None:

@@ -39,6 +39,10 @@ def read_config(path: Path) -> dict[str, JsonValue]:
             raise ConfigError(f"{path}: rows were being made up there and no run began; {again}")
         if not path.exists():
             raise ConfigError(f"{path}: there is no such folder; check the path")
+        if path.is_dir() and any(map(is_run, path.iterdir())):
+            raise ConfigError(
+                f"{path} is a folder of runs: name one; fedpilot runs {path} has them"
+            )
         lacks = JOURNAL if (path / CONFIG).exists() else CONFIG
         raise ConfigError(f"{path} is not a run directory: it has no {lacks}; check the path")
     with storage.explained(path / CONFIG):

@@ -31,6 +31,12 @@ def test_a_round_is_told_in_sentences():
     assert [claim.kind for claim in claims] == ["change", "decision", "hypothesis"]
 
 
+def test_a_round_is_named_once_in_a_row():
+    texts = ["Round 2: a 1.", "Round 2: b 2.", "Client learning rate: x.", "Round 3: c."]
+    claims = [Claim(kind="change", text=text, cites=()) for text in texts]
+    assert as_text(claims) == "Round 2: a 1. B 2. Client learning rate: x. Round 3: c."
+
+
 @pytest.mark.parametrize(
     ("others", "words"),
     [

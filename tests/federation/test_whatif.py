@@ -371,8 +371,10 @@ def test_a_round_whose_state_is_gone_says_what_can_be_asked(play, ask, tmp_path)
 
 def test_a_run_that_is_being_written_is_left_alone(copy, ask):
     with RunWriter.reopen(copy) as writer:
-        writer.append(EndRecord(status="stopped"))
         with pytest.raises(LockedError, match="is being written by process"):
+            ask(copy, 3, NOTHING)
+        writer.append(EndRecord(status="stopped"))
+        with pytest.raises(LockedError, match=r"written by process .*another what-if"):
             ask(copy, 3, NOTHING)
 
 

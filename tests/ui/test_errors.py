@@ -168,6 +168,8 @@ def test_a_test_set_that_changed_is_not_taken_for_the_run_s_own(
         (["show", "."], ["is not a run directory", "config.json"]),
         (["study", "a.toml", "--sett", "x=1"], ["--sett x=1", "see: fedpilot study --help"]),
         (["verify", "nowhere"], ["nowhere"]),
+        (["steer", "a", "more-rounds", "x"], ["argument N: write a whole number, not 'x'"]),
+        (["whatif", "a", "--round", "1", "--clip", "x"], ["write a number, not 'x'"]),
         (["runs", "nowhere"], ["nowhere"]),
         (["run", "nowhere.toml"], ["nowhere.toml", "fedpilot init"]),
         (["data", "nowhere.toml"], ["nowhere.toml"]),
@@ -378,3 +380,7 @@ def test_a_full_disk_stops_an_export_in_one_line(how: list, call: Call, finished
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     said.refused(6, "file too large", "make room, then resume or repeat it")
     assert len(said.err) < 400 and not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_runs_is_told_from_a_run(call: Call, finished: Path):
+    call("show", finished.parent).refused(2, "is a folder of runs", f"runs {finished.parent}")

@@ -87,7 +87,7 @@ def test_a_run_is_stopped_and_gone_on_with(call: Call, world: World, tmp_path: P
         assert said == f"stop: done; go on with it later: fedpilot resume {run}\n"
         until(lambda: Run.open(run).status == "stopped")
     call("steer", run, "pause").refused(2, "is not running", f"fedpilot resume {run}")
-    assert "stopped: stopped by person" in call("show", run).out
+    assert "status     stopped by person\n" in call("show", run).out
     assert resume(run, cache=world.folder / "cache").status == "finished"
 
 

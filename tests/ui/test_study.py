@@ -173,3 +173,12 @@ def test_a_study_is_stopped_from_another_terminal(
     ended.refused(130, f"stopped by eve; go on with: fedpilot study {out}")
     assert list((out / "runs").iterdir()) == []
     call("steer", out, "stop").refused(2, "does not go on", f"fedpilot study {out}")
+
+
+def test_keys_of_a_study_are_set_as_those_of_a_run(call: Call, study: Path, tmp_path: Path):
+    few = ["--set", "max_client_steps=1", "base.rounds=1"]
+    call("study", study, "--out", tmp_path / "a", *few).refused(2, "max_client_steps")
+    call("study", study, "--set", "base.work.lrr=1").refused(2, "work.lrr")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "study.json").write_text("{}")
+    call("study", tmp_path / "old", "--set", "alpha=0.1").refused(2, "leave --set away")

@@ -138,4 +138,5 @@ def test_a_run_in_use_is_left_alone(call: Call, run: Path):
     from federation.runs.writer import RunWriter
 
     with RunWriter.amend(run):
-        call("whatif", run, "--round", 3, "--clip", 1).refused(7, "is being written by process")
+        said = call("whatif", run, "--round", 3, "--clip", 1)
+        said.refused(7, "is being written by process", "another what-if: repeat this one when")

@@ -27,10 +27,9 @@ def main(args: Namespace) -> int:
 def lines(run: Run, console: Console) -> None:
     """Print what does not fit into a table."""
     wanted = asked(run)
-    reason = run.history.ended.reason if run.history.ended else ""
     facts = {
         "run": str(run.path),
-        "status": status(run) + (f": {reason}" if reason else ""),
+        "status": status(run),
         "base": wanted.base,
         "data": wanted.data,
         "algorithm": wanted.algorithm,
@@ -46,7 +45,12 @@ def lines(run: Run, console: Console) -> None:
 
 
 def status(run: Run) -> str:
-    """Say what a run does, and what it waits for."""
+    """Say what a run does and what it waits for, or how it ended."""
     if run.status == "running" and run.asking is not None:
         return f"running, waits for an answer: fedpilot steer {run.path} approve {run.asking.id}"
-    return "running, paused" if run.paused else run.status
+    if run.paused:
+        return "running, paused"
+    reason = run.history.ended.reason if run.history.ended else ""
+    if not reason or reason.startswith(run.status):
+        return reason or run.status
+    return f"{run.status}: {reason}"

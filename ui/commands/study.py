@@ -43,15 +43,18 @@ def main(args: Namespace) -> int:
 def conducted(args: Namespace) -> "Study":
     """Begin a study from its file, or go on with the one in a folder."""
     if args.study.is_dir():
-        if args.directory is not None:
-            raise ConfigError(f"{args.study} is a study already; leave --out away to go on with it")
+        if args.directory is not None or args.overrides:
+            raise ConfigError(
+                f"{args.study} is a study already: what it asks is registered; leave"
+                f" {'--set' if args.overrides else '--out'} away to go on with it"
+            )
         args.directory = existing(args.study)
         from agents.study.conduct import resume_study
 
         return resume_study(args.study, watch=watch())
     from agents.study.spec import from_toml
 
-    spec = from_toml(args.study)
+    spec = from_toml(args.study, args.overrides)
     if args.directory is None:
         names = numbered(Path("studies"), args.study.stem)
         args.directory = next(path for path in names if not path.exists())

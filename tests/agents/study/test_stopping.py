@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from agents.study import stopping
-from agents.study.conduct import resume_study, run_study
-from agents.study.ledger import RUNS, Study
-from agents.study.runs import StudyWatch
+from agents.study.conduct import conduct, resume_study, run_study
+from agents.study.ledger import RUNS, Study, writing
+from agents.study.runs import Bench, StudyWatch
 from agents.study.spec import StudySpec
 from federation.errors import ConfigError, StoppedError
 from federation.runs import inbox
@@ -77,6 +77,19 @@ def test_between_two_runs_it_begins_no_further_one(world: World, tmp_path: Path)
     assert not [path for path in (out / RUNS).iterdir() if path.name.startswith("frozen")]
     assert len(inbox.files(out)) == 1
     assert resume_study(out, cache=cache).told.verdict is not None
+
+
+def test_what_was_said_since_the_study_was_taken_up_is_heard(world: World, tmp_path: Path):
+    out = tmp_path / "study"
+    with writing(out, spec(world)):
+        stopping.stop(out, "earlier")  # whom the conductor did not live to hear
+    time.sleep(0.05)  # times of files have ticks
+    with writing(out) as ledger:
+        assert stopping.told(out) is None
+        stopping.stop(out, "eve")
+        with pytest.raises(StoppedError, match="stopped by eve"):
+            conduct(Bench(ledger, world.folder / "cache"))
+        assert len(inbox.files(out)) == 1
 
 
 def test_a_run_that_is_being_loaded_plays_no_round(world: World, tmp_path: Path):

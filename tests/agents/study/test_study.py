@@ -322,7 +322,13 @@ def test_paths_of_the_base_hold_in_every_folder(
     base = table(world)["base"]
     base["data"] |= {"extra": "set.jsonl"}
     base["adapter"] |= {"start": "earlier"}
-    found = placed(spec(world, base=base)).base
+    arms = {"plain": (), "later": ("adapter.start=later", "work.lr=0.1")}
+    whole = placed(spec(world, base=base, arms=arms))
+    monkeypatch.chdir(tmp_path.parent)
+    later = whole.config(whole.arms["later"], 0, "later").adapter
+    assert later.start == str(tmp_path / "later")
+    assert whole.arms["plain"] == () and placed(whole) == whole
+    found = whole.base
     assert found["data"]["extra"] == str(tmp_path / "set.jsonl")
     assert found["adapter"]["start"] == str(tmp_path / "earlier")
     assert found["data"]["source"] == str(world.data) and "rank" in found["adapter"]
