@@ -113,7 +113,7 @@ def test_a_run_that_does_not_go_on_is_not_steered(call: Call, finished: Path, tm
     ("argv", "words"),
     [
         (["more-rounds", "0"], "more_rounds: n must be a whole number from 1"),
-        (["more-rounds", "many"], "invalid int value: 'many'"),
+        (["more-rounds", "many"], "write a whole number, not 'many'"),
         (["edit", "round-1", "lr"], "'lr': write KEY=VALUE"),
         (["edit", "round-1", "lr=fast"], "'lr=fast': write KEY=VALUE"),
         (["edit", "round-1", "lr=nan"], "answer: values must be a finite number"),
