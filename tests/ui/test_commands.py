@@ -182,6 +182,21 @@ def test_export_copies_the_adapter_and_overwrites_nothing(
     call("export", finished, "--to", out).refused(2, str(out), "exists")
 
 
+def test_an_adapter_is_loaded_as_exact_as_the_whole_model_is_written(world: World, tmp_path: Path):
+    import shutil
+
+    import transformers
+
+    from ui.commands.export import loading
+
+    base = shutil.copytree(world.base, tmp_path / "base")
+    config = json.loads((base / "config.json").read_text()) | {"dtype": "bfloat16"}
+    (base / "config.json").write_text(json.dumps(config))
+    found = {"transformers": transformers}
+    exec(loading(tmp_path / "adapter", str(base))[0], found)
+    assert str(found["model"].dtype) == "torch.float32"
+
+
 def test_export_writes_any_round_that_is_kept_in_either_form(
     call: Call, copied: Path, tmp_path: Path
 ):

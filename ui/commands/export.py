@@ -67,6 +67,6 @@ def loading(folder: Path, base: str | None) -> list[str]:
     if base is None:
         return [f"model = {load}({str(folder)!r})"]
     return [
-        f"model = {load}({base!r})",
+        f"model = {load}({base!r}, dtype='float32')",  # as --whole writes it
         f"model = peft.PeftModel.from_pretrained(model, {str(folder)!r})",
     ]
