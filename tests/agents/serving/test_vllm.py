@@ -61,6 +61,8 @@ CONFIG = {
 # nano reads 1,024 tokens; what a pilot shows and may be told takes more, and it writes nonsense
 # anyway.
 LONGER = 'hf-overrides={"max_position_embeddings": 4096}'
+# On a processor a request with a seed ends vLLM 0.32 if its prompt is read in parts.
+WHOLE = f"max-num-batched-tokens={4096 * TOGETHER}"
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def served(run: Run):
     """One server for all tests of this file; its key is the environment's."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDPILOT_API_KEY", KEY)
-        spec = ServeSpec.of(start=1500.0, options=(LONGER, f"max-num-seqs={TOGETHER}"))
+        spec = ServeSpec.of(start=1500.0, options=(LONGER, WHOLE, f"max-num-seqs={TOGETHER}"))
         began = time.monotonic()
         with serving(run, spec) as found:
             print(f"vLLM answers after {time.monotonic() - began:.0f} s")
@@ -272,7 +274,7 @@ def test_as_adviser_of_a_search_it_costs_no_more_than_noise(served: Serving):
         f"{advised.asked} questions, {advised.abstained} abstentions, {advised.repeated} repeats,"
         f" {advised.overruled} trials overruled; cost {cost:.3f} of at most {floor:.3f}"
     )
-    assert advised.failures == 0 and advised.overruled > 0
+    assert (advised.asked, advised.failures) == (len(cells) * (MOST - 5), 0)
     assert cost <= floor
 
 
