@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from federation.errors import ConfigError
 from federation.training import grafts, kernels
-from federation.training.packing import pack, read
+from federation.training.packing import multiple_for, pack, read
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -294,7 +294,8 @@ def client_loss(base: Base, batch: "Batch") -> Tensor:
 def supervised_states(base: Base, batch: "Batch") -> Tensor:
     """Return hidden states (or else logits) at predicting positions, ``(S, ...)``."""
     if "packing" in base.grafts:
-        return read(base.model, pack(batch), logits=not base.plain_head)
+        how = pack(batch, multiple_for(base.dtype))
+        return read(base.model, how, logits=not base.plain_head)
     ids = batch.ids_CBT.flatten(0, 1)
     # Padding is on the right and attention is causal: no real position ever sees a padded one.
     if base.plain_head:

@@ -259,8 +259,8 @@ def run_layer(layer: Any, x: Tensor, cos: Tensor, sin: Tensor, how: Packing, las
         how,
     ).flatten(1)
     if last:
-        mixed, x = (rows.index_select(0, how.where) for rows in (mixed, x))
-        rows_C = how.predicting_C
+        mixed, x = (rows.index_select(0, how.last) for rows in (mixed, x))
+        rows_C = how.last_C
     (x,) = project(mixed, rows_C, attention.o_proj, residual=x)
     normed, x = norm(layer.post_attention_layernorm, x)
     gate, up = project(normed, rows_C, mlp.gate_proj, mlp.up_proj)

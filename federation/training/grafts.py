@@ -157,7 +157,8 @@ def probe(model: "PreTrainedModel") -> Tensor:
 @torch.no_grad()
 def packed_probe(model: "PreTrainedModel") -> Tensor:
     """Return the same of a model that reads packed rows."""
-    return packing.read(model, packing.pack(probe_batch(model)), logits=True).float()
+    how = packing.pack(probe_batch(model), packing.multiple_for(model.dtype))
+    return packing.read(model, how, logits=True).float()
 
 
 class Graft(NamedTuple):

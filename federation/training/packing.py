@@ -24,17 +24,20 @@ if TYPE_CHECKING:
     from federation.training.batches import Batch
 
 SHORTEST = 0.75  # sequence in a group, as a share of the longest
+# oneDNN compiles a product in bfloat16 anew for every number of rows that it has not met lately.
+# With numbers that are multiples it meets most of them again; more rows cost more than they save.
+MULTIPLE = 16
 PIECE = 128  # queries at a time: none of them needs scores with keys behind the last of them
 WIDTH = 32  # scores of a query are stored in multiples of this: the tail of a softmax is slow
 
 
 @dataclass(frozen=True)
 class Group:
-    """Sequences of about the same length, filled up to the longest.
+    """Sequences of about the same length, filled up to the longest or a little beyond.
 
     Attributes:
         count: how many sequences, G.
-        length: tokens of the longest, T.
+        length: tokens to which they are filled up, T.
         rows: which of the N tokens stands where, ``(G T,)``.
         filled: places in ``rows`` behind the end of a sequence.
     """
@@ -70,8 +73,11 @@ class Packing:
         ids: token ids, ``(1, N)``, client after client.
         position: place of each in its sequence, ``(1, N)``.
         where: the predicting positions among N, ``(S,)``.
-        rows_C: tokens of each client.
-        predicting_C: predicting positions of each client.
+        last: the rows with which the last layer goes on: these positions and further ones, so
+            that each client has a multiple, ``(L,)``, ascending.
+        among: the predicting positions among ``last``, ``(S,)``.
+        rows_C: rows of each client, of N.
+        last_C: rows of each client, of ``last``.
         groups: the sequences.
         collect: where in all groups, one after the other, each token stands, ``(N,)``.
     """
@@ -79,39 +85,97 @@ class Packing:
     ids: Tensor
     position: Tensor
     where: Tensor
+    last: Tensor
+    among: Tensor
     rows_C: tuple[int, ...]
-    predicting_C: tuple[int, ...]
+    last_C: tuple[int, ...]
     groups: tuple[Group, ...]
     collect: Tensor
 
 
-def pack(batch: "Batch") -> Packing:
-    """Keep every sequence up to its last predicting position."""
+def multiple_for(dtype: torch.dtype) -> int:
+    """Return of what numbers of rows are multiples where a model computes in ``dtype``."""
+    return MULTIPLE if dtype == torch.bfloat16 else 1
+
+
+def pack(batch: "Batch", multiple: int = 1) -> Packing:
+    """Keep every sequence up to its last predicting position.
+
+    Args:
+        batch: the sequences.
+        multiple: of what each client's numbers of rows, and lengths of groups, are multiples.
+    """
     C, B, T = batch.ids_CBT.shape
     device = batch.ids_CBT.device
-    length = torch.zeros(C * B, dtype=torch.int64, device=device)
-    length.scatter_reduce_(0, batch.where // T, batch.where % T + 1, "amax")
-    if not len(batch.where):
-        length[0] = 1  # models do not read nothing
-    place = torch.arange(T, device=device).expand(C * B, T)
-    inside = place < length[:, None]
-    groups, collect = grouped(length)
+    length_CB = kept(batch, multiple)
+    length, rows_C = length_CB.flatten(), length_CB.sum(1)
+    start = length.cumsum(0) - length
+    sequence = torch.arange(C * B, device=device).repeat_interleave(length)
+    place = torch.arange(len(sequence), device=device) - start[sequence]
+    place.clamp_(max=T - 1)  # a model need not know positions behind it
+    where = start[batch.where // T] + batch.where % T
+    goes_on = going_on(where, rows_C, batch.count_C, multiple)
+    groups, collect = grouped(length, multiple)
     return Packing(
-        ids=batch.ids_CBT.view(C * B, T)[inside][None],
-        position=place[inside][None],
-        where=inside.flatten().cumsum(0)[batch.where] - 1,
-        rows_C=tuple(length.view(C, B).sum(1).tolist()),
-        predicting_C=tuple(batch.count_C.tolist()),
+        ids=batch.ids_CBT.view(C * B, T)[sequence, place][None],
+        position=place[None],
+        where=where,
+        last=goes_on.nonzero().squeeze(1),
+        among=goes_on.cumsum(0)[where] - 1,
+        rows_C=tuple(rows_C.tolist()),
+        last_C=tuple(rounded_up(batch.count_C, multiple).tolist()),
         groups=groups,
         collect=collect,
     )
 
 
-def grouped(length: Tensor) -> tuple[tuple[Group, ...], Tensor]:
+def rounded_up(count: Tensor, multiple: int) -> Tensor:
+    """Return the next multiples."""
+    return count + -count % multiple
+
+
+def kept(batch: "Batch", multiple: int) -> Tensor:
+    """Return how many rows each sequence has, ``(C, B)``.
+
+    They end with its last predicting position.  Only the shortest of a client goes on behind it
+    until the client's rows are a multiple: in causal attention that changes nothing before it, and
+    as nothing is asked of these rows they have no part in any gradient.
+    """
+    C, B, T = batch.ids_CBT.shape
+    length = torch.zeros(C * B, dtype=torch.int64, device=batch.where.device)
+    length.scatter_reduce_(0, batch.where // T, batch.where % T + 1, "amax")
+    if not len(batch.where):
+        length[0] = 1  # models do not read nothing
+    length_CB = length.view(C, B)
+    shortest = length_CB.where(length_CB > 0, T + 1).argmin(1, keepdim=True)
+    missing = -length_CB.sum(1, keepdim=True) % multiple
+    return length_CB.scatter_add(1, shortest, missing)
+
+
+def going_on(where: Tensor, rows_C: Tensor, count_C: Tensor, multiple: int) -> Tensor:
+    """Tell which rows a last layer goes on with, ``(N,)``.
+
+    The predicting positions, and of each client's other rows the first, until they are a multiple.
+
+    Args:
+        where: predicting positions among N, ``(S,)``.
+        rows_C: rows of each client, N together.
+        count_C: predicting positions of each client.
+        multiple: of what they are to be a multiple.
+    """
+    others_C = rows_C - count_C
+    before_C, missing_C = others_C.cumsum(0) - others_C, -count_C % multiple
+    client = torch.arange(len(rows_C), device=where.device).repeat_interleave(rows_C)
+    other = torch.ones_like(client).index_fill_(0, where, 0)
+    return (other.cumsum(0) <= (before_C + missing_C)[client]).index_fill_(0, where, True)
+
+
+def grouped(length: Tensor, multiple: int = 1) -> tuple[tuple[Group, ...], Tensor]:
     """Group sequences by length.
 
     Args:
         length: of every sequence, in the order of their tokens; those of 0 are in no group.
+        multiple: of what the groups' lengths are multiples.
 
     Returns:
         The groups, and where in all of them, one after the other, each token stands.
@@ -120,14 +184,15 @@ def grouped(length: Tensor) -> tuple[tuple[Group, ...], Tensor]:
     order = [i for i in length.argsort(descending=True, stable=True).tolist() if length[i]]
     groups: list[Group] = []
     while order:
-        longest = int(length[order[0]])
+        longest = length[order[0]]
         members = [i for i in order if length[i] >= SHORTEST * longest]
         order = order[len(members) :]
-        lengths, place = length[members, None], torch.arange(longest, device=length.device)
+        whole = int(rounded_up(longest, multiple))
+        lengths, place = length[members, None], torch.arange(whole, device=length.device)
         # Filled up with their own last row: nothing of a client, not even a NaN, meets another's.
         rows = start[members, None] + place.minimum(lengths - 1)
         filled = (place >= lengths).flatten().nonzero().squeeze(1)
-        groups.append(Group(len(members), longest, rows.flatten(), filled))
+        groups.append(Group(len(members), whole, rows.flatten(), filled))
     token = torch.cat([group.rows.index_fill(0, group.filled, -1) for group in groups])
     return tuple(groups), token.argsort(stable=True)[int((token < 0).sum()) :]
 
@@ -159,7 +224,9 @@ def read(model: "PreTrainedModel", how: Packing, logits: bool) -> Tensor:
     with packed(how):
         out = body(input_ids=how.ids, position_ids=how.position, use_cache=False)
     states = (out.logits if logits else out.last_hidden_state).squeeze(0)
-    return states if len(states) == len(how.where) else states.index_select(0, how.where)
+    if len(states) == len(how.where):
+        return states
+    return states.index_select(0, how.among if len(states) == len(how.last) else how.where)
 
 
 class PackedAttention(torch.autograd.Function):

@@ -110,8 +110,8 @@ def test_names_of_parameters_stay(kind: str) -> None:
 def test_packing_is_for_models_that_tell_sequences_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that run into one another change logits, and then neither part is kept."""
 
-    def one_sequence(length: Tensor) -> tuple[tuple[packing.Group, ...], Tensor]:
-        return packed_groups(length.sum()[None])
+    def one_sequence(length: Tensor, multiple: int) -> tuple[tuple[packing.Group, ...], Tensor]:
+        return packed_groups(length.sum()[None], multiple)
 
     packed_groups = packing.grouped
     monkeypatch.setattr(packing, "grouped", one_sequence)

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from federation.address import torch_generator
 from federation.specs import LoRASpec
+from federation.training import base as bases
 from federation.training import packing
 from federation.training.base import Base, client_loss, prepare
 from federation.training.batches import Batch
@@ -46,7 +48,25 @@ def test_sequences_are_kept_up_to_the_last_prediction() -> None:
     assert how.position[0].tolist() == [t for n in kept for t in range(n)]
     assert how.rows_C == (12, 11, 0, 9)
     assert torch.equal(how.ids[0, how.where], batch.ids_CBT.flatten()[batch.where])
-    assert how.predicting_C == tuple(batch.count_C.tolist())
+    assert torch.equal(how.last, how.where)
+    assert how.last_C == tuple(batch.count_C.tolist())
+
+
+@pytest.mark.parametrize("multiple", [2, 4, 16])
+def test_numbers_of_rows_are_multiples(multiple: int) -> None:
+    """What is kept and asked stays the same; the other rows are the client's own."""
+    batch = batch_of(LENGTHS, prompt=4)
+    plain, how = pack(batch), pack(batch, multiple)
+    for got, least in ((how.rows_C, plain.rows_C), (how.last_C, plain.last_C)):
+        assert got == tuple(-(-n // multiple) * multiple for n in least)
+    assert all(group.length % multiple == 0 for group in how.groups)
+    for x, was in ((how.ids, plain.ids), (how.position, plain.position)):
+        assert torch.equal(x[0, how.where], was[0, plain.where])
+    assert torch.equal(how.last[how.among], how.where)
+    assert len(how.last.unique()) == sum(how.last_C)
+    client = torch.arange(4).repeat_interleave(torch.tensor(how.rows_C))
+    assert client[how.last].bincount(minlength=4).tolist() == list(how.last_C)
+    assert how.position.max() < batch.ids_CBT.shape[2]  # no model has to know more
 
 
 def test_every_token_stands_in_one_group() -> None:
@@ -102,11 +122,12 @@ def test_attention_differentiates_one_argument_alone(leaf: int) -> None:
     torch.testing.assert_close(grads[0], grads[1], rtol=0, atol=1e-12)
 
 
-def test_a_client_that_diverged_touches_nobody() -> None:
-    how = pack(batch_of(LENGTHS))
-    rows = [slice(0, 12), slice(12, 23), slice(23, 32)]
+@pytest.mark.parametrize(("multiple", "ends"), [(1, [0, 12, 23, 32]), (16, [0, 16, 32, 48])])
+def test_a_client_that_diverged_touches_nobody(multiple: int, ends: list[int]) -> None:
+    how = pack(batch_of(LENGTHS), multiple)
+    rows = [slice(*pair) for pair in pairwise(ends)]
     for bad in rows:
-        arguments = [draw(2, 32, 3, purpose=name) for name in "qkv"]
+        arguments = [draw(2, ends[-1], 3, purpose=name) for name in "qkv"]
         for x in arguments:
             x[:, bad] = math.nan
             x.requires_grad_()
@@ -140,8 +161,16 @@ def gradients(base: Base, lora: LoRA, batch: Batch) -> tuple[Tensor, list[Tensor
     return loss_C.detach(), [*grads]
 
 
+@pytest.fixture
+def multiple(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Numbers of rows are multiples of this, whatever the dtype."""
+    monkeypatch.setattr(bases, "multiple_for", lambda dtype: request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("multiple", [1, 4, 16], indirect=True)
 @pytest.mark.parametrize("kind", TARGETS)
-def test_packed_model_computes_what_the_padded_one_does(kind: str) -> None:
+def test_packed_model_computes_what_the_padded_one_does(kind: str, multiple: int) -> None:
     base = prepare("tiny", tiny(kind), None)  # pyright: ignore[reportArgumentType]
     assert "packing" in base.grafts
     lora = LoRA(base, LoRASpec(rank=3, alpha=5, targets=TARGETS[kind]))
@@ -156,8 +185,9 @@ def test_packed_model_computes_what_the_padded_one_does(kind: str) -> None:
     assert all(grad[2].abs().max() == 0 for grad in got)  # it has no example
 
 
+@pytest.mark.parametrize("multiple", [1, 16], indirect=True)
 @pytest.mark.parametrize("kind", ["Llama", "GPT2"])
-def test_a_step_that_supervises_nothing(kind: str) -> None:
+def test_a_step_that_supervises_nothing(kind: str, multiple: int) -> None:
     base = prepare("tiny", tiny(kind), None)  # pyright: ignore[reportArgumentType]
     lora = LoRA(base, LoRASpec(rank=2, targets="all-linear"))
     loss_C, grads = gradients(base, lora, batch_of([[1, 1], [0, 1]]))
@@ -165,7 +195,8 @@ def test_a_step_that_supervises_nothing(kind: str) -> None:
     assert not any(grad.any() for grad in grads)
 
 
-def test_all_parameters_of_a_packed_model_are_trained() -> None:
+@pytest.mark.parametrize("multiple", [1, 16], indirect=True)
+def test_all_parameters_of_a_packed_model_are_trained(multiple: int) -> None:
     batch, found = batch_of([[5, 9, 0, 7]]), []
     for fast in (True, False):
         base = prepare("tiny", tiny("Llama"), None, fast)  # pyright: ignore[reportArgumentType]

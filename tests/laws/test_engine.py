@@ -4,6 +4,7 @@ import pytest
 
 from federation.algorithms.catalogue import fedavg, local, scaffold
 from federation.specs import LocalWork
+from federation.training import base
 from tests.laws import engine_laws, laws
 from tests.laws.toy_world import CASES
 
@@ -99,4 +100,17 @@ def test_base_is_frozen(work: LocalWork, chunk: int) -> None:
 @every_kept_work
 @every_chunk
 def test_any_round_can_be_replayed_alone(work: LocalWork, chunk: int) -> None:
+    engine_laws.any_round_can_be_replayed_alone(fedavg(), work, chunk)
+
+
+@pytest.mark.parametrize("multiple", [3, 16])
+def test_rows_that_belong_to_nobody_change_nothing(
+    multiple: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 there are such; laws are exact in float64 alone."""
+    monkeypatch.setattr(base, "multiple_for", lambda dtype: multiple)
+    work, chunk = KEPT_WORKS["sgd"], len(engine_laws.CLIENTS)
+    engine_laws.cohort_is_plain_training(PLAIN_SGD, chunk)
+    engine_laws.batched_is_sequential(fedavg(), work, chunk)
+    engine_laws.idle_clients_change_nothing(fedavg(), work, chunk)
     engine_laws.any_round_can_be_replayed_alone(fedavg(), work, chunk)

@@ -156,14 +156,14 @@ def linear_with_first_adapter(module: object) -> Linear:
     return layer._replace(A_C=A_C, B_C=B_C)
 
 
-def clients_of_equal_length(batch: Batch) -> Packing:
-    how = packing.pack(batch)
+def clients_of_equal_length(batch: Batch, multiple: int) -> Packing:
+    how = packing.pack(batch, multiple)
     rows, C = sum(how.rows_C), len(how.rows_C)
     return replace(how, rows_C=tuple((rows + c) // C for c in range(C)))
 
 
-def sequences_as_one(length: Tensor) -> tuple[tuple[Group, ...], Tensor]:
-    return packed_groups(length.sum()[None])
+def sequences_as_one(length: Tensor, multiple: int) -> tuple[tuple[Group, ...], Tensor]:
+    return packed_groups(length.sum()[None], multiple)
 
 
 def bind_and_merge(self: LoRA, views: Params | None) -> Params:
