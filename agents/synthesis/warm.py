@@ -52,7 +52,7 @@ POLICY = "warm-start@1"
 ROWS, START = "rows.jsonl", "adapter"
 SET, DEALT, FRESH = "set", "dealt", "fresh"
 """Who trains in the gate: the rows as they are, and with other answers; and who does not."""
-PASS = 2  # trials that share a pass: more take more memory and no less time
+PASS = 3  # trials that share a pass: those of three pairs are two stacks, side by side
 
 
 def warmed(
