@@ -34,9 +34,10 @@ class MadeUp(BaseModel):
         admitted: whether the run uses them.
         gain: by how much the loss on the validation split is lower with the rows than with the
             better control, nats per token; None if a trial diverged, or there was nothing to judge.
-        low: lower end of its interval; None if the first pair alone said enough.
+        low: lower end of its interval; None if an older run's first pair alone said enough.
         high: upper end; None where the lower is.
-        pairs: of trials, with the rows and of the controls.
+        pairs: of an older run's gate.
+        controls: trials on the same rows with other answers.
         seconds: that making and judging took.
     """
 
@@ -53,6 +54,7 @@ class MadeUp(BaseModel):
     low: float | None = None
     high: float | None = None
     pairs: int = Field(default=0, ge=0)
+    controls: int = Field(default=0, ge=0)
     seconds: float = Field(default=0.0, ge=0)
 
     @property
@@ -70,7 +72,8 @@ class MadeUp(BaseModel):
         if self.low is None or self.high is None:
             return f"{gain} in a first pair of trials; no further pair could have them admitted"
         ends = f"{self.low:+.4f} to {self.high:+.4f}"
-        return f"{gain}, {ends} over {self.pairs} pairs of trials{took}"
+        over = f"{self.controls} controls" if self.controls else f"{self.pairs} pairs of trials"
+        return f"{gain}, {ends} over {over}{took}"
 
 
 def of_details(details: Mapping[str, JsonValue]) -> MadeUp | None:

@@ -46,13 +46,13 @@ class SyntheticSpec(Spec):
         le=100_000,
         description="optimizer steps that the server takes on all of them before the first round",
     )
-    pairs: int = Field(
-        default=3,
+    controls: int = Field(
+        default=5,
         ge=3,
         le=50,
-        description="trials on the rows, and on the same rows with their answers dealt out anew;"
-        " the adapter is admitted as a start if the whole 95 % interval of its gain in validation"
-        " loss, over that control and over a fresh adapter, lies above zero",
+        description="trials on the same rows with their answers dealt out anew; the adapter is"
+        " admitted as a start if the whole 95 % interval of its gain in validation loss, over"
+        " these and over a fresh adapter, lies above zero",
     )
     examples: int = Field(default=60, ge=1, description="most validation examples that judge it")
 

@@ -218,9 +218,11 @@ def gain(gate: Mapping[str, Any]) -> str:
     if gate["low"] is None:
         found = f"gain in {gate['metric']} {gate['gain']:+.4f} in a first pair of runs"
         return f"{found}; no further pair could have it admitted"
+    count = len(gate["seeds"])
+    over = f"{count} {'paired seeds' if len(gate['having']) == count else 'controls'}"
     return (
         f"gain in {gate['metric']} {gate['gain']:+.4f}, {gate['confidence']:.0%} interval"
-        f" {gate['low']:+.4f} to {gate['high']:+.4f}, {len(gate['seeds'])} paired seeds"
+        f" {gate['low']:+.4f} to {gate['high']:+.4f}, {over}"
     )
 
 

@@ -175,9 +175,14 @@ def gains_of(
 
 def needed(spec: GateSpec, pairs: int) -> float:
     """Return the t of so many pairs above which a set is admitted."""
+    return student(spec.confidence, pairs)
+
+
+def student(confidence: float, count: int) -> float:
+    """Return Student's t of a two-sided interval from so many values."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + spec.confidence) / 2, pairs - 1))
+    return float(t.ppf((1 + confidence) / 2, count - 1))
 
 
 def is_hopeless(spec: GateSpec, gains: NDArray[np.float64]) -> bool:

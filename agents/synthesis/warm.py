@@ -6,10 +6,12 @@ that whoever holds little counts as much as whoever holds much; no text is read.
 the first adapter on them (as Zhang et al. 2023 do with what a generative model wrote,
 arXiv:2306.02210), and the rounds begin from there, if a gate finds that they should.
 
-The gate has two controls: the adapter as it is drawn, and one trained just as long on the same rows
-with their answers dealt out anew.  Rows that only show what answers look like beat the first alone;
-an admitted set beats both, so its answers have to be right.  All are judged on clients' validation
-rows: the test split judges the run and decides nothing.
+The gate compares this adapter with a fresh one, and with some that were trained just as long on the
+same rows with their answers dealt out anew.  Rows that only show what answers look like beat a
+fresh adapter; an admitted set beats those too, so its answers have to be right.  The answers of a
+useless set are as good as dealt out themselves: its loss is then one more of the controls', and
+lies below Student's prediction interval of theirs once in forty times.  All are judged on clients'
+validation rows: the test split judges the run and decides nothing.
 """
 
 import json
@@ -28,9 +30,9 @@ from torch import Tensor
 
 from agents.made_up import DECISION, MadeUp
 from agents.spec import SyntheticSpec
-from agents.synthesis.gate import Verdict, verdict
+from agents.synthesis.gate import Verdict, student
 from agents.synthesis.make import Say
-from agents.synthesis.profile import GateSpec, Profile
+from agents.synthesis.profile import Profile
 from agents.synthesis.publish import publish
 from federation.address import generator
 from federation.algorithms.algorithm import fedavg
@@ -51,8 +53,9 @@ from federation.training.memory import RamMemory
 POLICY = "warm-start@1"
 ROWS, START = "rows.jsonl", "adapter"
 SET, DEALT, FRESH = "set", "dealt", "fresh"
-"""Who trains in the gate: the rows as they are, and with other answers; and who does not."""
-PASS = 3  # trials that share a pass: those of three pairs are two stacks, side by side
+"""Who trains in the gate: on the rows as they are, on other answers; and who does not."""
+CONFIDENCE = 0.95
+PASS = 3  # trials that share a pass: of six, two stacks, side by side
 
 
 def warmed(
@@ -82,7 +85,7 @@ def warmed(
         folder.mkdir(parents=True)
 
     def gate(rows: Path) -> Verdict:
-        say(f"made-up rows: {spec.pairs} warm starts and their controls, {spec.steps} steps each")
+        say(f"made-up rows: a warm start and {spec.controls} controls, {spec.steps} steps each")
         found = tried(rows, setup, spec)
         if found.verdict.admitted:
             save_adapter(folder / START, found.params, found.trainable, config.model.base)
@@ -97,7 +100,7 @@ def warmed(
         asked={name: client.size for name, client in profile.clients.items()},
         made=card["rows"],
         steps=spec.steps,
-        pairs=len(judged["seeds"]),
+        controls=spec.controls,
         seconds=round(time.monotonic() - began, 1),
         **{key: judged[key] for key in ("admitted", "gain", "low", "high")},
     )
@@ -170,8 +173,8 @@ class Tried:
     """What came of the trials.
 
     Attributes:
-        verdict: of the gate; ``without`` holds the better control of every pair.
-        params: ``(P,)``, the first of the warm starts; the drawn adapter if it diverged.
+        verdict: of the gate; ``without`` holds the controls that were dealt other answers.
+        params: ``(P,)``, the warm start; the drawn adapter if it diverged.
         trainable: what they are parameters of.
     """
 
@@ -183,8 +186,7 @@ class Tried:
 def tried(rows: Path, setup: Setup, spec: SyntheticSpec) -> Tried:
     """Train on the set, and on the set with its answers dealt out anew, and compare the losses.
 
-    All begin at the run's first adapter and take equally many steps; what differs from pair to pair
-    is which rows are read when, and which question is dealt which answer.
+    All begin at the run's first adapter and take equally many steps on batches of their own.
 
     Raises:
         ConfigError: if nobody has validation rows.
@@ -192,7 +194,7 @@ def tried(rows: Path, setup: Setup, spec: SyntheticSpec) -> Tried:
     config = setup.config
     with TemporaryDirectory(prefix="fedpilot-gate-") as folder:
         file = Path(folder) / ROWS
-        file.write_text("".join(arms(rows.read_text().splitlines(), config.seed, spec.pairs)))
+        file.write_text("".join(arms(rows.read_text().splitlines(), config.seed, spec.controls)))
         data = config.data.model_copy(update={"extra": str(file)})
         extended = config.model_copy(update={"data": data})
         setup = set_up(extended, None, Path(folder), like=setup)
@@ -203,39 +205,49 @@ def tried(rows: Path, setup: Setup, spec: SyntheticSpec) -> Tried:
             raise ConfigError("pilot.synthetic: nobody has validation rows; raise data.examples")
         params = {FRESH: setup.params} | trained(setup, spec)
         loss = losses(setup, params, judged)
-    pairs = range(spec.pairs)
-    without = [min(loss[FRESH], loss.get(f"{DEALT}-{i}", math.inf)) for i in pairs]
-    having = [loss.get(f"{SET}-{i}", math.inf) for i in pairs]
-    found = verdict(GateSpec(seeds=spec.pairs), tuple(pairs), without, having)
     trainable = setup.task.trainable
     assert isinstance(trainable, LoRA)  # as check() has seen to
-    return Tried(found, params.get(f"{SET}-0", setup.params), trainable)
+    return Tried(compared(loss, spec.controls), params.get(SET, setup.params), trainable)
 
 
-def arms(lines: Sequence[str], seed: int, pairs: int) -> Iterator[str]:
-    """Yield the rows as those of one client, and once a pair with answers that are not theirs."""
+def compared(loss: Mapping[str, float], controls: int) -> Verdict:
+    """Judge the losses of all trials; those that diverged are missing, and nothing is admitted.
+
+    The gain is over the controls' mean, or over the fresh adapter if that is better.  Its interval
+    is Student's for one more value of the controls.
+    """
+    dealt = np.array([loss.get(f"{DEALT}-{i}", math.inf) for i in range(controls)])
+    having = loss.get(SET, math.inf)
+    gain, reach = math.nan, math.inf
+    if np.isfinite([*dealt, having]).all():
+        gain = min(float(dealt.mean()), loss[FRESH]) - having
+        width = math.sqrt(1 + 1 / controls)
+        reach = student(CONFIDENCE, controls) * float(dealt.std(ddof=1)) * width
+    low, high = gain - reach, gain + reach
+    without, one = tuple(dealt.tolist()), (having,)
+    seeds = tuple(range(controls))
+    return Verdict(low > 0, "nll", seeds, without, one, gain, low, high, CONFIDENCE)
+
+
+def arms(lines: Sequence[str], seed: int, controls: int) -> Iterator[str]:
+    """Yield the rows as those of one client, and of others with answers that are not theirs."""
     rows = [json.loads(line) for line in lines]
     for row in rows:
         yield json.dumps(row | {"client": SET}) + "\n"
-    for pair in range(pairs):
-        order = generator(seed, "gate", DEALT, pair).permutation(len(rows))
+    for control in range(controls):
+        order = generator(seed, "gate", DEALT, control).permutation(len(rows))
         for row, other in zip(rows, order, strict=True):
-            dealt = {"client": f"{DEALT}-{pair}", "response": rows[other]["response"]}
+            dealt = {"client": f"{DEALT}-{control}", "response": rows[other]["response"]}
             yield json.dumps(row | dealt) + "\n"
 
 
 def trained(setup: Setup, spec: SyntheticSpec) -> dict[str, Tensor]:
-    """Train every arm of every pair by itself; those that diverged are missing."""
-    names = tuple(f"{arm}-{pair}" for pair in range(spec.pairs) for arm in (SET, DEALT))
-    data = setup.data
-
-    def rows_of(name: str) -> NDArray[np.int64]:
-        return data.train_rows(SET if name.startswith(SET) else name)
-
+    """Train every arm by itself; those that diverged are missing."""
+    names = (SET, *(f"{DEALT}-{control}" for control in range(spec.controls)))
     chunk = setup.config.engine.chunk
     engine = LocalEngine(
         replace(setup.task, algorithm=fedavg()),
-        rows_of,
+        setup.data.train_rows,
         RamMemory(),
         chunk=PASS if chunk == "auto" else min(chunk, PASS),
     )

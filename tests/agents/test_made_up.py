@@ -1,10 +1,12 @@
 """A warm start on made-up rows: what is made, who judges, what a run begins from, who knows."""
 
 import json
+import math
 import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,18 @@ from agents.spec import PilotSpec, SyntheticSpec
 from agents.study.runs import same_config
 from agents.synthesis import warm
 from agents.synthesis.gate import Verdict
-from agents.synthesis.warm import DEALT, FRESH, SET, Tried, arms, losses, profile_of, trained, tried
+from agents.synthesis.warm import (
+    DEALT,
+    FRESH,
+    SET,
+    Tried,
+    arms,
+    compared,
+    losses,
+    profile_of,
+    trained,
+    tried,
+)
 from federation.cohort.selection import CohortSpec
 from federation.config import Config
 from federation.data.dataset import resolved
@@ -35,7 +48,7 @@ from federation.training.lora import LoRA
 from tests.agents.histories import history
 from tests.tiny_worlds import World, tiny_world
 
-SYNTHETIC = {"size": 6, "steps": 2, "examples": 4}
+SYNTHETIC = {"size": 6, "steps": 2, "examples": 4, "controls": 3}
 PILOT = {"policy": "heuristic", "smallest": 1, "synthetic": SYNTHETIC}
 
 
@@ -211,17 +224,15 @@ def rows_of(count: int) -> list[dict[str, str]]:
     ]
 
 
-def test_the_control_has_the_same_questions_and_the_same_answers_dealt_anew():
+def test_controls_have_the_same_questions_and_the_same_answers_dealt_anew():
     rows = rows_of(40)
     found = [json.loads(line) for line in arms([json.dumps(row) for row in rows], 7, 3)]
-    by_arm = {
-        arm: [x for x in found if x["client"] == arm]
-        for arm in (SET, *(f"{DEALT}-{pair}" for pair in range(3)))
-    }
+    names = (SET, *(f"{DEALT}-{i}" for i in range(3)))
+    by_arm = {arm: [x for x in found if x["client"] == arm] for arm in names}
     assert len(found) == 160 and all(len(own) == 40 for own in by_arm.values())
     assert [x | {"client": ""} for x in by_arm[SET]] == [x | {"client": ""} for x in rows]
     orders = []
-    for own in (by_arm[f"{DEALT}-{pair}"] for pair in range(3)):
+    for own in (by_arm[f"{DEALT}-{i}"] for i in range(3)):
         assert [x["instruction"] for x in own] == [x["instruction"] for x in rows]
         orders.append([x["response"] for x in own])
         assert Counter(orders[-1]) == Counter(x["response"] for x in rows)
@@ -229,46 +240,43 @@ def test_the_control_has_the_same_questions_and_the_same_answers_dealt_anew():
     assert len({tuple(order) for order in orders}) == 3
 
 
-def tried_with(monkeypatch, loss: dict[str, float], world: World, tmp_path: Path) -> Tried:
-    """Judge three pairs of trials that came to these losses."""
-    monkeypatch.setattr(warm, "losses", lambda *rest: loss)
-    monkeypatch.setattr(
-        warm,
-        "trained",
-        lambda setup, spec: {
-            name: torch.full_like(setup.params, i) for i, name in enumerate(loss) if name != FRESH
-        },
-    )
-    file = tmp_path / "rows.jsonl"
-    rows = [x | {"domain": "bank", "task": "t", "label": "l", "choices": []} for x in rows_of(4)]
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    setup = warm.prepared(resolved(config(world), tmp_path), tmp_path / "cache")
-    return tried(file, setup, SyntheticSpec())
+def test_the_interval_is_that_of_one_more_control():
+    loss = {FRESH: 9.0, SET: 1.0} | {f"{DEALT}-{i}": x for i, x in enumerate((2.0, 2.4, 2.2))}
+    found = compared(loss, 3)
+    reach = 4.302652729911275 * 0.2 * (4 / 3) ** 0.5  # of a table, two degrees of freedom
+    assert (found.gain, found.low, found.high) == pytest.approx((1.2, 1.2 - reach, 1.2 + reach))
+    assert found.admitted and (found.without, found.having) == ((2.0, 2.4, 2.2), (1.0,))
 
 
 @pytest.mark.parametrize(
-    ("fresh", "dealt", "having", "gains", "admitted"),
+    ("fresh", "dealt", "having", "gain"),
     [
-        (4.0, (2.0, 2.1, 2.2), (1.5, 1.5, 1.6), (0.5, 0.6, 0.6), True),
-        (1.4, (2.0, 2.1, 2.2), (1.5, 1.5, 1.6), (-0.1, -0.1, -0.2), False),  # no better than none
-        (4.0, (1.5, 1.6, 1.5), (1.5, 1.5, 1.6), (0.0, 0.1, -0.1), False),  # its answers are idle
-        (4.0, (2.0, 2.1, None), (1.5, 1.5, 1.6), (0.5, 0.6, 2.4), False),
-        (4.0, (2.0, 2.1, 2.2), (1.5, 1.5, None), None, False),  # a trial on the set diverged
+        (4.0, (2.0, 2.1, 2.2), 1.5, 0.6),
+        (1.7, (2.0, 2.1, 2.2), 1.5, 0.2),  # over the fresh adapter, which is the better control
+        (1.4, (2.0, 2.1, 2.2), 1.5, -0.1),  # no better than none
+        (4.0, (1.5, 1.6, 1.4), 1.5, 0.0),  # its answers are idle
+        (4.0, (2.0, 2.1, None), 1.5, None),
+        (4.0, (2.0, 2.1, 2.2), None, None),  # the trial on the set diverged
     ],
 )
-def test_a_set_has_to_beat_both_controls(
-    monkeypatch, world, tmp_path, fresh, dealt, having, gains, admitted
-):
-    loss = {FRESH: fresh}
-    for pair in range(3):
-        loss |= {f"{DEALT}-{pair}": x for x in [dealt[pair]] if x is not None}
-        loss |= {f"{SET}-{pair}": x for x in [having[pair]] if x is not None}
-    found = tried_with(monkeypatch, loss, world, tmp_path)
-    assert found.verdict.admitted is admitted
-    assert torch.equal(found.params, torch.full_like(found.params, [*loss].index(f"{SET}-0")))
-    if gains is not None:
-        judged = found.verdict
-        assert np.subtract(judged.without, judged.having).tolist() == pytest.approx(gains)
+def test_a_set_has_to_beat_both_kinds_of_control(fresh, dealt, having, gain):
+    loss = {FRESH: fresh} | ({} if having is None else {SET: having})
+    loss |= {f"{DEALT}-{i}": x for i, x in enumerate(dealt) if x is not None}
+    found = compared(loss, 3)
+    assert found.admitted is (gain == 0.6)
+    assert found.gain == pytest.approx(gain) if gain is not None else math.isnan(found.gain)
+
+
+@pytest.mark.parametrize("controls", [3, 5, 10])
+def test_a_set_whose_answers_are_one_more_deal_is_seldom_admitted(controls):
+    draw, repeats = np.random.default_rng(0), 2000
+    admitted = 0
+    for dealt in draw.normal(9, 1, (repeats, controls + 1)):
+        loss = {FRESH: 100.0, SET: dealt[-1]}
+        loss |= {f"{DEALT}-{i}": x for i, x in enumerate(dealt[:-1])}
+        admitted += compared(loss, controls).admitted
+    error = (0.025 * 0.975 / repeats) ** 0.5  # one end of 95 %
+    assert abs(admitted / repeats - 0.025) < 3 * error
 
 
 @pytest.fixture(scope="module")
@@ -290,23 +298,38 @@ def prepared(world, tmp_path_factory):
 
 
 def test_trials_begin_alike_and_read_other_rows(prepared):
-    found = trained(prepared, SyntheticSpec(steps=9))
-    assert set(found) == {f"{arm}-{pair}" for arm in (SET, DEALT) for pair in range(3)}
+    spec = SyntheticSpec(steps=9, controls=3)
+    found = trained(prepared, spec)
+    assert set(found) == {SET, *(f"{DEALT}-{i}" for i in range(3))}
     changes = [found[name] - prepared.params for name in sorted(found)]
     assert all(torch.isfinite(change).all() and change.norm() > 0 for change in changes)
-    assert len({change.sum().item() for change in changes}) == 6
+    assert len({change.sum().item() for change in changes}) == 4
     other = replace(prepared, config=prepared.config.under(99))
-    assert not torch.equal(trained(other, SyntheticSpec(steps=9))["set-0"], found["set-0"])
+    assert not torch.equal(trained(other, spec)[SET], found[SET])
 
 
 def test_a_trial_learns_the_rows_of_its_arm(prepared):
-    found = trained(prepared, SyntheticSpec(steps=60))
+    found = trained(prepared, SyntheticSpec(steps=60, controls=3))
     yes, no = (prepared.data.train_rows(client)[:1] for client in (SET, "dealt-0"))
-    own = losses(prepared, found, yes)
-    other = losses(prepared, found, no)
-    for pair in range(3):
-        assert own[f"set-{pair}"] < own[f"dealt-{pair}"]
-        assert other[f"dealt-{pair}"] < other[f"set-{pair}"]
+    own, other = (losses(prepared, found, rows) for rows in (yes, no))
+    for control in (f"{DEALT}-{i}" for i in range(3)):
+        assert own[SET] < own[control] and other[control] < other[SET]
+
+
+def test_the_start_is_what_was_trained_on_the_set(world, tmp_path, monkeypatch):
+    setup = warm.prepared(resolved(config(world), tmp_path), tmp_path / "cache")
+    kept: dict[str, torch.Tensor] = {}
+
+    def keeping(*rest: Any) -> dict[str, torch.Tensor]:
+        kept.update(trained(*rest))
+        return kept
+
+    monkeypatch.setattr(warm, "trained", keeping)
+    file = tmp_path / "rows.jsonl"
+    rows = [x | {"domain": "bank", "task": "t", "label": "l", "choices": []} for x in rows_of(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = tried(file, setup, SyntheticSpec(steps=2, controls=3))
+    assert torch.equal(found.params, kept[SET]) and not torch.equal(found.params, setup.params)
 
 
 @pytest.mark.parametrize(
@@ -342,7 +365,7 @@ def test_every_number_of_what_is_told_of_them_is_checked(gain, steps):
     found = history([3.0])
     ends = {"gain": gain, "low": gain and gain - 0.01, "high": gain and gain + 0.02}
     made = MadeUp(
-        policy="p@1", population=3, asked={"a": 3, "b": 4}, made=7, pairs=3, steps=steps, **ends
+        policy="p@1", population=3, asked={"a": 3, "b": 4}, made=7, controls=3, steps=steps, **ends
     )
     details = {"synthetic": made.model_dump(mode="json")}
     found.decisions[0] = found.decisions[0].model_copy(update={"details": details})

@@ -124,7 +124,7 @@ def test_like_a_run(open_new, tmp_path):
         ("selection", {}),
         ("selection", {"fairness": 2}),
         ("synthetic", {}),
-        ("synthetic", {"pairs": 5}),
+        ("synthetic", {"controls": 7}),
     ],
 )
 def test_a_clone_does_beside_the_knobs_what_its_parent_did(open_new, tmp_path, part, said):
