@@ -26,7 +26,7 @@ from federation.errors import ConfigError, LockedError
 from federation.evaluation.scores import NATS, TOKENS, Columns, metrics
 from federation.kindred import kindred, weighed
 from federation.plan import Reports
-from federation.replays import Stage, stage, test_rows
+from federation.replays import Stage, replayable, stage, test_rows
 from federation.runs.interrupts import uninterrupted
 from federation.runs.records import ContributionsRecord, Effect, Had, WhatIfRecord
 from federation.runs.run import Run
@@ -64,7 +64,7 @@ def what_if(
         QuorumError: if with the change too few reports can be used.
     """
     began = time.perf_counter()
-    with opened(path, round, rounds, repeats, cache, watch) as (writer, staged):
+    with opened(path, round, rounds, repeats, cache, watch, change) as (writer, staged):
         check(staged, change)
         spared = rounds == 1 and change.spares_training(staged.setup.config)
         again = from_reports if spared else from_training
@@ -250,13 +250,22 @@ def check(staged: Stage, change: Change) -> None:
     Raises:
         ConfigError: saying why.
     """
-    rounds = range(staged.round, staged.last + 1)
-    records = [staged.run.history.rounds[n] for n in rounds]
-    where = f"round {staged.round + 1}" + (f" to {staged.last + 1}" if len(rounds) > 1 else "")
-    change.check_clients([client for x in records for client in x.clients], where)
     algorithm = change.built(staged.setup.config)
-    for n in rounds:
+    for n in range(staged.round, staged.last + 1):
         algorithm.check(staged.plan(n, change, 0).work)
+
+
+def refuse_strangers(run: Run, round: int, rounds: int, change: Change) -> None:
+    """Refuse a change of clients that did not report, before anything is loaded.
+
+    Raises:
+        ConfigError: saying who reported.
+    """
+    last = round + rounds - 1
+    replayable(run, round, rounds)
+    records = [run.history.rounds[n] for n in range(round, last + 1)]
+    where = f"round {round + 1}" + (f" to {last + 1}" if last > round else "")
+    change.check_clients([client for x in records for client in x.clients], where)
 
 
 def held(path: Path) -> RunWriter:
@@ -284,6 +293,7 @@ def opened(
     repeats: int,
     cache: Path | None,
     watch: Watch | None,
+    change: Change = NOTHING,
 ) -> Iterator[tuple[RunWriter, Stage]]:
     """Hold a run, so that nobody goes on with it meanwhile, and set it up before a round."""
     for name, value, most in (("rounds", rounds, None), ("repeats", repeats, REPEATS)):
@@ -291,4 +301,6 @@ def opened(
             bound = f"from 1 to {most}" if most else "at least 1"
             raise ConfigError(f"what-if: {name} must be {bound}, got {value}")
     with held(Path(path)) as writer:
-        yield writer, stage(Run.open(path), round, rounds, cache, watch or Watch())
+        run = Run.open(path)
+        refuse_strangers(run, round, rounds, change)
+        yield writer, stage(run, round, rounds, cache, watch or Watch())

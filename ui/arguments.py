@@ -128,7 +128,8 @@ def _explain(parser: ArgumentParser) -> None:
 
 def _whatif(parser: ArgumentParser) -> None:
     _read(parser)
-    parser.add_argument("--round", metavar="R", type=int, required=True, help="round, from 1")
+    help = "round, from 1 (default: the last there is, or with --rounds K the last K)"
+    parser.add_argument("--round", metavar="R", type=int, help=help)
     group = parser.add_argument_group("what is otherwise")
     add = group.add_argument
     help = "this client does not report; may be given again"

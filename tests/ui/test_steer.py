@@ -163,3 +163,11 @@ def test_a_run_is_forked(call: Call, world: World, finished: Path, tmp_path: Pat
     call("fork", finished, "--round", 3, "--out", tmp_path / "x").refused(2, "none is left")
     call("fork", finished, "--round", 2, "--out", finished).refused(2, "holds a run")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_fork_counts_the_rounds_that_it_was_told_to_have(
+    call: Call, finished: Path, tmp_path: Path
+):
+    out = tmp_path / "longer"
+    said = call("fork", finished, "--round", 2, "--out", out, "--set", "rounds=4")
+    assert said.code == 0 and "round 4 of 4:" in said.err

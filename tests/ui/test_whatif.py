@@ -131,7 +131,19 @@ def test_rounds_and_runs_that_are_not_there(call: Call, run: Path, tmp_path: Pat
     call("whatif", run, "--round", 4, "--clip", 1).refused(2, "no round 4", "rounds 1 to 3")
     call("whatif", run, "--round", 0, "--clip", 1).refused(2, "no round 0")
     call("whatif", tmp_path / "x", "--round", 1, "--clip", 1).refused(2, "there is no such folder")
-    call("whatif", run, "--clip", 1).refused(2, "--round")
+
+
+def test_without_a_round_it_is_about_the_last(call: Call, run: Path):
+    assert call("whatif", run, "--clip", 1e5, "--json").json["round"] == 3
+    two = call("whatif", run, "--clip", 1e5, "--rounds", 2, "--json").json
+    assert (two["round"], two["rounds"]) == (2, 2)
+    assert call("whatif", run, "--contributions", "--json").json["round"] == 3
+
+
+def test_a_slip_in_a_clients_name_is_told_before_anything_is_loaded(call: Call, run: Path):
+    said = call("whatif", run, "--drop", "client-9")
+    said.refused(2, "no client client-9 reported in round 3")
+    assert "loading" not in said.err
 
 
 def test_a_run_in_use_is_left_alone(call: Call, run: Path):

@@ -12,11 +12,11 @@ def main(args: Namespace) -> int:
     """Begin a run where another one stood after a round."""
     refuse_used(args.out)
     from agents.experiment import fork
+    from federation.forks import forked
 
     parent, args.directory = args.directory, args.out  # what is written is what can be resumed
-    planned = Run.open(parent).rounds_planned
-    total = planned if args.rounds is None else args.round + args.rounds
-    with watching(total, args.round) as watch:
+    planned = forked(Run.open(parent), args.round - 1, args.overrides, args.rounds).rounds
+    with watching(planned, args.round) as watch:
         run = fork(
             parent,
             args.out,

@@ -11,6 +11,7 @@ from federation.data.heterogeneity import counted
 from federation.errors import ConfigError
 from federation.kindred import spoilers, worst_first
 from federation.runs.records import ContributionsRecord, Effect, WhatIfRecord
+from federation.runs.run import Run
 from ui import tables
 from ui.progress import watching
 from ui.results import listed
@@ -35,7 +36,12 @@ def main(args: Namespace) -> int:
 
     with watching(rounds) as watch:
         record = what_if(
-            args.directory, args.round - 1, change, rounds=rounds, repeats=args.repeats, watch=watch
+            args.directory,
+            first(args, rounds),
+            change,
+            rounds=rounds,
+            repeats=args.repeats,
+            watch=watch,
         )
     if args.json:
         tables.print_json({"path": str(args.directory)} | listed(record))
@@ -59,12 +65,19 @@ def shares(args: Namespace) -> int:
     from federation.whatif import contributions
 
     with watching(1) as watch:
-        record = contributions(args.directory, args.round - 1, repeats=args.repeats, watch=watch)
+        record = contributions(args.directory, first(args, 1), repeats=args.repeats, watch=watch)
     if args.json:
         tables.print_json({"path": str(args.directory)} | listed(record))
     else:
         tables.out().print(table(record))
     return 0
+
+
+def first(args: Namespace, rounds: int) -> int:
+    """Return the first round that is played again, from 0."""
+    if args.round is not None:
+        return args.round - 1
+    return max(0, Run.open(args.directory).history.last_round + 1 - rounds)
 
 
 def asked_for(args: Namespace) -> list[str]:
