@@ -80,7 +80,10 @@ class Steering:
             if answer is None and asked.patience is not None and waited >= asked.patience:
                 return None
             if not said:
-                self.phase(f"round {asked.round + 1} waits for a person to answer {asked.id}")
+                self.phase(
+                    f"round {asked.round + 1} waits for a person to answer {asked.id}:"
+                    f" fedpilot steer {self.writer.path} approve {asked.id}"
+                )
                 said = True
             counts = not self.history.paused
             waited += self._wait() * counts

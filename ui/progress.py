@@ -22,6 +22,7 @@ from rich.progress import (
 )
 
 from federation.runs.records import (
+    AskedRecord,
     CommandRecord,
     DecisionRecord,
     EvaluationRecord,
@@ -29,7 +30,7 @@ from federation.runs.records import (
     RoundRecord,
     WarningRecord,
 )
-from ui.results import NAMES, mean
+from ui.results import NAMES, mean, question
 
 if TYPE_CHECKING:
     from federation.experiment import Watch
@@ -89,6 +90,8 @@ class Lines:
                 self.found = f"; test set: {figures_words(record)}"
             case WarningRecord():
                 self.say(f"warning: {record.text}")
+            case AskedRecord():
+                self.say(question(record))
             case CommandRecord():
                 self.rounds += further(record)
                 self.say(command_words(record))
@@ -131,6 +134,8 @@ class Bars:
                 self.progress.update(self.inner, note=f"test set: {figures_words(record)}")
             case WarningRecord():
                 self.progress.console.print(f"warning: {record.text}", markup=False)
+            case AskedRecord():
+                self.progress.console.print(question(record), markup=False)
             case CommandRecord():
                 self.rounds += further(record)
                 self.progress.update(self.main, total=self.rounds)

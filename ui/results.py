@@ -182,3 +182,27 @@ def mean(values: Mapping[str, float]) -> float | None:
     """Average over clients; None without clients, or where one is not finite."""
     total = math.fsum(values.values()) if all(map(math.isfinite, values.values())) else math.nan
     return total / len(values) if values and math.isfinite(total) else None
+
+
+def question(asked: AskedRecord) -> str:
+    """Write what a person is asked: what is proposed, why, and how far it may be turned."""
+    proposal = asked.proposal
+    if proposal is None:
+        said = "nothing is proposed: the policy failed"
+    else:
+        values = proposal.get("values")
+        moved = values if isinstance(values, dict) else {}
+        moves = ", ".join(
+            f"{name} {asked.values.get(name, math.nan):.4g} to {value:.4g}"
+            for name, value in moved.items()
+            if isinstance(value, int | float)
+        )
+        said = f"{moves or 'everything as it is'} ({proposal.get('rationale')})"
+    ranges = ", ".join(
+        f"{name} from {bound['low']:.4g} to {bound['high']:.4g}"
+        for name, bound in asked.bounds.items()
+        if isinstance(bound, dict)
+    )
+    return (
+        f"{asked.policy} proposes for round {asked.round + 1}: {said}; open: {ranges or 'nothing'}"
+    )

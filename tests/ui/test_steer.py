@@ -133,7 +133,10 @@ def test_a_question_is_answered_from_the_command_line(call: Call, world: World, 
             early.refused(2, "does not ask round-1", "asks nothing")
         call("steer", run, "resume")
         until(lambda: Run.open(run).asking is not None)
-        assert f"fedpilot steer {run} approve round-1" in call("show", run).out
+        told = call("show", run).out
+        assert f"fedpilot steer {run} approve round-1" in told
+        assert "plateau@1 proposes for round 1: everything as it is" in told
+        assert "lr from 0.005 to 0.02" in told and f"steer {run} edit round-1 KEY=VALUE" in told
         on = f"let it go on with: fedpilot steer {run} resume"
         assert call("steer", run, "pause").out == f"pause: it waits after 0 of 2 rounds; {on}\n"
         assert call("steer", run, "resume").out == "resume: done\n"

@@ -5,10 +5,8 @@ from argparse import Namespace
 from itertools import chain
 from pathlib import Path
 
-from agents.made_up import made_up_of
 from federation.config import Config
 from federation.data.organisations import organisations
-from federation.runs.folder import MADE_UP
 from federation.runs.run import Run
 from ui import tables
 from ui.commands.running import numbered, start
@@ -36,33 +34,9 @@ def main(args: Namespace) -> int:
         names = chain([Path("runs/demo")], numbered(Path("runs"), "demo", 2))
         args.directory = next(path for path in names if not path.exists())
     code = start(config, args, iter(()))
-    console = tables.out()
-    for line in [*pilot(Run.open(args.directory)), f"why      fedpilot explain {args.directory}"]:
-        console.print(line, soft_wrap=True, markup=False)
+    for told in Run.open(args.directory).history.explanations:
+        tables.out().print(f"         {told.text}", soft_wrap=True, markup=False)
     return code
-
-
-def pilot(run: Run) -> list[str]:
-    """Say what the pilot decided, what it said of every round, and what it cost."""
-    decisions = run.history.decisions.values()
-    cost = sum(x.seconds for x in decisions)
-    share = cost / run.seconds if run.seconds else 0.0
-    sources = ", ".join(sorted({x.source for x in decisions}))
-    lines = made_up(run)
-    lines += [
-        f"pilot    {len(decisions)} decisions ({sources}) in {cost:.2f} s: {share:.2%} of the time"
-        " that rounds took"
-    ]
-    return lines + [f"         {x.text}" for x in run.history.explanations]
-
-
-def made_up(run: Run) -> list[str]:
-    """Say what was decided on made-up rows, and where they lie."""
-    found = made_up_of(run.path)
-    if found is None:
-        return []
-    where = [f"         {run.path / MADE_UP}"] if found.asked else []
-    return [f"made up  {found.words}", *where]
 
 
 def story(config: Config) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from federation.runs.run import Run
 from ui import tables
-from ui.results import as_json, asked, tokens
+from ui.results import as_json, asked, question, tokens
 
 
 def main(args: Namespace) -> int:
@@ -35,6 +35,9 @@ def lines(run: Run, console: Console) -> None:
         "algorithm": wanted.algorithm,
         "rounds": f"{len(run.history.rounds)} of {wanted.rounds}, {tokens(run):,} tokens",
     }
+    if run.asking is not None and run.status == "running":
+        facts["asks"] = question(run.asking)
+        facts["or"] = f"fedpilot steer {run.path} edit {run.asking.id} KEY=VALUE, or reject"
     if run.status in ("stopped", "interrupted", "failed"):
         facts["go on"] = f"fedpilot resume {run.path}"
     elif (run.path / wanted.makes).is_dir():
