@@ -74,7 +74,7 @@ class Ground:
         """
         if recipe_of(run) is not None:
             raise ConfigError(f"{run.path} pre-trains a base model; chat is about fine-tuning")
-        config = Config.from_table(run.config, f"{run.path}/config.json")
+        config = Config.from_table(run.asked, f"{run.path}/config.json")
         spec = PilotSpec.of_run(config) or PilotSpec()
         return cls(run, config, spec, Names.of(run), facts or {}, left, cache, watching)
 

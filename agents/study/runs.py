@@ -10,7 +10,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from agents.made_up import made_up_of
 from agents.study import stopping
 from agents.study.ledger import RUNS, Ledger
 from agents.study.pairs import folder
@@ -21,7 +20,6 @@ from federation.runs.folder import is_run
 from federation.runs.records import Record
 from federation.runs.run import Run
 from federation.session import Watch
-from federation.specs import LoRASpec
 
 
 def no_words(words: str) -> None:
@@ -142,14 +140,8 @@ def same_config(run: Run, config: Config) -> None:
     """
     from federation.data.dataset import resolved
 
-    there = Config.from_table(run.config, f"{run.path}/config.json")
+    there = Config.from_table(run.asked, f"{run.path}/config.json")
     wanted = resolved(config, Path.cwd()).model_copy(update={"engine": there.engine})
-    if made_up_of(run.path):  # where its pilot put rows that it made up, and what it made of them
-        data = there.data.model_copy(update={"extra": wanted.data.extra})
-        there = there.model_copy(update={"data": data})
-        if isinstance(wanted.adapter, LoRASpec) and isinstance(there.adapter, LoRASpec):
-            adapter = there.adapter.model_copy(update={"start": wanted.adapter.start})
-            there = there.model_copy(update={"adapter": adapter})
     if there != wanted:
         raise CorruptError(
             f"{run.path} is not the run that the study wants; move it away, or start a new study"

@@ -5,7 +5,7 @@ Knows names and files; what the records of a run mean together is run.py's.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -58,14 +58,29 @@ def read_config(path: Path) -> dict[str, JsonValue]:
 
 def at_home(config: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
     """Let a run that was moved or copied find what was made up for it: rows, or a first adapter."""
+    here = {file.name: str(file) for file in (path.absolute() / MADE_UP).glob("*")}
+    return with_made_up(config, lambda known: here.get(known.name, str(known)))
+
+
+def as_asked(config: dict[str, JsonValue], path: Path) -> dict[str, JsonValue]:
+    """Leave out what was made up for a run: one that is to be like it has its own made."""
+    own = path.absolute() / MADE_UP
+    return with_made_up(config, lambda known: None if known.parent == own else str(known))
+
+
+def with_made_up(
+    config: dict[str, JsonValue], change: Callable[[Path], str | None]
+) -> dict[str, JsonValue]:
+    """Change where in a configuration what was made up lies."""
     for table, key in (("data", "extra"), ("adapter", "start")):
         there = config.get(table)
         known = there.get(key) if isinstance(there, dict) else None
-        if not isinstance(there, dict) or not isinstance(known, str):
-            continue
-        here = path.absolute() / MADE_UP / Path(known).name
-        if Path(known).parent.name == MADE_UP and here.exists():
-            config = {**config, table: {**there, key: str(here)}}
+        if (
+            isinstance(there, dict)
+            and isinstance(known, str)
+            and Path(known).parent.name == MADE_UP
+        ):
+            config = {**config, table: {**there, key: change(Path(known))}}
     return config
 
 

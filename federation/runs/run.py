@@ -28,6 +28,7 @@ from federation.runs.folder import (
     CLIENTS,
     JOURNAL,
     STATE,
+    as_asked,
     check_config,
     check_end,
     checkpoints_in,
@@ -170,6 +171,11 @@ class Run:
     def asking(self) -> AskedRecord | None:
         """What a person is to answer before it goes on; also of a run that was stopped asking."""
         return self.history.asking
+
+    @property
+    def asked(self) -> dict[str, JsonValue]:
+        """The configuration without what was made up for the run, for others like it."""
+        return as_asked(self.config, self.path)
 
     @property
     def rounds_planned(self) -> int:

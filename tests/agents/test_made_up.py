@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from agents.claims import unsupported
+from agents.copilot.ground import Ground
 from agents.experiment import fork, replay, resume, run_experiment
 from agents.explain import explained
 from agents.made_up import MadeUp, made_up_of, of_details
@@ -38,7 +39,7 @@ from federation.data.dataset import resolved
 from federation.data.organisations import organisations
 from federation.errors import ConfigError, CorruptError
 from federation.experiment import Setup, set_up
-from federation.runs.folder import MADE_UP
+from federation.runs.folder import MADE_UP, as_asked
 from federation.runs.peft_files import load_adapter
 from federation.runs.records import StartRecord
 from federation.runs.run import Run, problems
@@ -47,6 +48,7 @@ from federation.session import Watch
 from federation.training.lora import LoRA
 from tests.agents.histories import history
 from tests.tiny_worlds import World, tiny_world
+from ui.web.draft import draft_of_run
 
 SYNTHETIC = {"size": 6, "steps": 2, "examples": 4, "controls": 3}
 PILOT = {"policy": "heuristic", "smallest": 1, "synthetic": SYNTHETIC}
@@ -172,6 +174,23 @@ def test_a_fork_has_what_was_made_up_for_its_parent_and_needs_it_no_more(world, 
     assert other.path / MADE_UP / "adapter" == Path(Run.open(other.path).config["adapter"]["start"])
     again = replay(other.path, tmp_path / "again", cache=tmp_path / "cache")
     assert states(again)[-1] == states(other)[-1]
+
+
+def test_what_is_to_be_like_a_run_has_its_own_made_up(world, tmp_path, judging):
+    judging(True)
+    run = run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    assert run.config["adapter"]["start"] and Run.open(run.path).asked["adapter"]["start"] is None
+    assert {**run.asked, "adapter": run.config["adapter"]} == run.config
+    like = Config.from_table(run.asked)
+    assert like == Ground.of(run).config
+    again = run_experiment(like, tmp_path / "like", cache=tmp_path / "cache")
+    assert states(again) == states(run) and again.asked == run.asked
+    run.path.rename(tmp_path / "moved")
+    assert Run.open(tmp_path / "moved").asked == run.asked
+    draft = draft_of_run(Run.open(tmp_path / "moved"))
+    assert "start" not in draft.table["adapter"] and "synthetic" in draft.table["pilot"]
+    own = {**run.asked, "adapter": {**run.asked["adapter"], "start": "/of/a/person"}}
+    assert as_asked(own, run.path) == own
 
 
 def test_a_study_knows_a_run_that_its_pilot_warmed_up(world, tmp_path, judging):

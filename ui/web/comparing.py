@@ -157,7 +157,7 @@ def verdicts(chosen: Sequence[Opened], known: Iterable[Opened], metric: str) -> 
     """
     arms = grouped(chosen)
     everybody = list({o.name: o for o in (*chosen, *known)}.values())
-    sisters = [by_seed(everybody, own[0].run.config, metric) for own in arms]
+    sisters = [by_seed(everybody, own[0].run.asked, metric) for own in arms]
     control, own = arms[0][0], sisters[0]
     found = [
         Arm(
@@ -190,7 +190,7 @@ def grouped(chosen: Sequence[Opened]) -> list[list[Opened]]:
     """Put runs together that differ in nothing but the seed; the first chosen is the first."""
     groups: list[list[Opened]] = []
     for opened in chosen:
-        same = [g for g in groups if recipe(g[0].run.config) == recipe(opened.run.config)]
+        same = [g for g in groups if recipe(g[0].run.asked) == recipe(opened.run.asked)]
         if same:
             same[0].append(opened)
         else:
@@ -208,7 +208,7 @@ def by_seed(
         seed, value = opened.run.config.get("seed"), finals(opened.run).get(metric)
         if not isinstance(seed, int) or value is None or opened.status != "finished":
             continue
-        if seed not in found and recipe(opened.run.config) == wanted:
+        if seed not in found and recipe(opened.run.asked) == wanted:
             found[seed] = (opened.name, value)
     return dict(sorted(found.items()))
 
@@ -227,7 +227,7 @@ def paired(
 
 def changed(control: Run, arm: Run) -> dict[str, str]:
     """Say what an arm has otherwise than the control, but for the seed and the machine."""
-    rows = differences({"control": control.config, "arm": arm.config})
+    rows = differences({"control": control.asked, "arm": arm.asked})
     return {
         key: f"{text(row['control'])} → {text(row['arm'])}"
         for key, row in rows.items()

@@ -274,7 +274,7 @@ def draft_of_run(run: Run) -> Draft:
     try:
         if recipe_of(run) is not None:
             raise ConfigError(f"{name} pre-trains a base model, by a recipe and not by this form")
-        return Draft(explicit(without_none(run.config), name), f"run {name}")
+        return Draft(explicit(without_none(run.asked), name), f"run {name}")
     except FedpilotError as error:
         raise ConfigError(f"cannot be cloned into this form: {error}") from None
 

@@ -76,7 +76,7 @@ def lifts(runs: Sequence[Opened], studies: Iterable[Path]) -> dict[str, Lift]:
     if not any(has_pilot(opened.run.config) for opened in runs):
         return {}
     known = {key: lift for path in studies for key, lift in of_study(path, changed_at(path))}
-    keys = {opened.name: frozenset(recipe(opened.run.config).items()) for opened in runs}
+    keys = {opened.name: frozenset(recipe(opened.run.asked).items()) for opened in runs}
     trained = {name: without(key, STUDY_OWN) for name, key in keys.items()}
     piloted = [opened.name for opened in runs if has_pilot(opened.run.config)]
     found = {name: known[trained[name]] for name in piloted if trained[name] in known}

@@ -128,7 +128,7 @@ def came_to(chosen: list[Opened]) -> None:
 def differ(chosen: list[Opened]) -> dict[str, dict[str, object]]:
     """Show the keys in which configurations differ."""
     st.markdown("**What they were given**")
-    own = differences({o.name: o.run.config for o in chosen})
+    own = differences({o.name: o.run.asked for o in chosen})
     found = {key: {name: hidden(value) for name, value in row.items()} for key, row in own.items()}
     if not found:
         st.caption("Their configurations are the same, seed included: so are their figures.")
