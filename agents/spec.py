@@ -170,6 +170,12 @@ class PilotSpec(Spec):
                 "pilot.canary contradicts upload.noise: clients that train a round twice give away"
                 " what the noise hides; drop one"
             )
+        if spec.synthetic and config.upload.noise is not None:
+            raise ConfigError(
+                "pilot.synthetic contradicts upload.noise: its gate chooses what a run begins from"
+                " by losses on clients' rows, which no noise protects; drop one, or train an"
+                " adapter on rows of `fedpilot synthesize` for adapter.start"
+            )
         if spec.canary and spec.bounds and not spec.bounds.keys() & set(FELT):
             raise ConfigError(
                 f"pilot.canary tries {', '.join(FELT)}, and pilot.bounds opens none of them: open"

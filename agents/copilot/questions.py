@@ -18,6 +18,7 @@ from federation.runs.records import EvaluationRecord
 EXAMPLES = "how did it go?  what happened in round 2?  which client is worst?  what can I do next?"
 UNIT = "nats per token, lower is better"
 SHOWN = 3  # clients that are named
+DIGITS = 9  # of a number that may be a round
 
 GREETS = {"hi", "hello", "hey", "good", "morning", "thanks", "thank", "you"}
 CLIENTS = {"client", "clients", "who", "whom", "whose", "organisation", "organisations"}
@@ -87,7 +88,7 @@ def standings(ground: Ground, named: list[str], *, best: bool) -> Iterator[str]:
     names = {name: pseudonym for pseudonym, name in ground.names.clients.items()}
     worst = sorted(loss, key=loss.__getitem__, reverse=True)
     asked = [name for name in worst if names.get(name) in named]
-    asked = asked or (worst[-SHOWN:] if best else worst[:SHOWN])
+    asked = asked or (worst[::-1] if best else worst)[:SHOWN]
     yield (
         f"Loss on clients' own tests after round {round} ({UNIT}): {fmean(loss.values()):.3f} in"
         f" the mean of {len(loss)}."
@@ -127,8 +128,10 @@ def course(ground: Ground, words: Words, named: list[str]) -> Reply:
     last = ground.run.history.last_round + 1
     if not last:
         return Reply(text=f"No round was played yet; the run is {ground.run.status}.")
-    numbers = [int(word) for word in words if word.isdecimal()]
-    if numbers:
+    digits = [word for word in words if word.isdecimal()]
+    if any(len(word) > DIGITS for word in digits):
+        return Reply(text=f"There is no such round; {last} were played.")
+    if numbers := [int(word) for word in digits]:
         return Reply((("explain_round", {"round": min(numbers)}),))
     way = f"All of it: fedpilot show {ground.run.path}; every round: explain 1 to explain {last}"
     losses = [

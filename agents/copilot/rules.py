@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from agents.copilot.desk import TOOLS, Desk
 from agents.copilot.events import Event
 from agents.copilot.ground import Unusable
-from agents.copilot.questions import EXAMPLES, Reply, reply
+from agents.copilot.questions import DIGITS, EXAMPLES, Reply, reply
 from agents.copilot.records import Answered, Asked, Said
 
 HELP = f"""\
@@ -134,7 +134,7 @@ def whole(words: Sequence[str], command: str) -> int:
         Unusable: if there is none.
     """
     words = words[1:] if words[:1] == ["round"] else words
-    if len(words) != 1 or not words[0].isdecimal():
+    if len(words) != 1 or not words[0].isdecimal() or len(words[0]) > DIGITS:
         raise Unusable(f"write {command} and a round, for example: {command} 3")
     return int(words[0])
 

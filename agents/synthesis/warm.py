@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.made_up import DECISION, MadeUp
-from agents.spec import SyntheticSpec
+from agents.pilot import PilotPlanner
+from agents.spec import PilotSpec, SyntheticSpec
 from agents.synthesis.gate import Verdict, student
 from agents.synthesis.make import Say
 from agents.synthesis.profile import Profile
@@ -43,7 +44,9 @@ from federation.evaluation.evaluate import Evaluation, evaluate_own, subset
 from federation.experiment import Setup, default_cache, set_up
 from federation.plan import RoundPlan
 from federation.runs import storage
+from federation.runs.history import History
 from federation.runs.peft_files import save_adapter
+from federation.runs.writer import refuse_used
 from federation.specs import LoRASpec
 from federation.training.build import build_algorithm
 from federation.training.engine import LocalEngine
@@ -75,14 +78,32 @@ def warmed(
 
     Raises:
         ConfigError: if its data is not that of the built-in organisations, what is trained is no
-            adapter or one that has a start, or nobody has validation rows.
+            adapter or one that has a start, nobody has validation rows, or its pilot cannot be.
+        LockedError: if another process writes there.
     """
     check(config)
     began, cache = time.monotonic(), cache or default_cache()
     setup = prepared(config, cache)
+    refuse(config, setup)
     with storage.explained(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    lock = storage.lock(folder.parent)
+    try:
+        refuse_used(folder.parent)  # another process may have begun a run meanwhile
+        made = made_up(setup, spec, folder, cache, say)
+        made = made.model_copy(update={"seconds": round(time.monotonic() - began, 1)})
+        storage.atomic_write(folder / DECISION, made.model_dump_json(indent=2).encode())
+    finally:
+        lock.release()  # the run takes it
+    return started(config, folder / START) if made.admitted else config
+
+
+def made_up(setup: Setup, spec: SyntheticSpec, folder: Path, cache: Path, say: Say) -> MadeUp:
+    """Make rows and an adapter in place of what is there, and let the gate judge them."""
+    config = setup.config
+    with storage.explained(folder):
+        shutil.rmtree(folder)
+        folder.mkdir()
 
     def gate(rows: Path) -> Verdict:
         say(f"made-up rows: a warm start and {spec.controls} controls, {spec.steps} steps each")
@@ -94,18 +115,15 @@ def warmed(
     profile = profile_of(setup, spec)
     card = publish(profile, folder / ROWS, seed=config.data_seed, cache=cache, gate=gate, say=say)
     judged = card["gate"]
-    made = MadeUp(
+    return MadeUp(
         policy=POLICY,
         population=len(setup.clients),
         asked={name: client.size for name, client in profile.clients.items()},
         made=card["rows"],
         steps=spec.steps,
         controls=spec.controls,
-        seconds=round(time.monotonic() - began, 1),
         **{key: judged[key] for key in ("admitted", "gain", "low", "high")},
     )
-    storage.atomic_write(folder / DECISION, made.model_dump_json(indent=2).encode())
-    return started(config, folder / START) if made.admitted else config
 
 
 def check(config: Config) -> None:
@@ -148,16 +166,28 @@ def prepared(config: Config, cache: Path) -> Setup:
     return set_up(config.model_copy(update=plain), None, cache)
 
 
+def refuse(config: Config, setup: Setup) -> None:
+    """Refuse before anything is made what the pilot of the run would refuse after it.
+
+    Raises:
+        ConfigError: if the pilot and the rest of the configuration contradict each other.
+    """
+    if pilot := PilotSpec.of(config):
+        PilotPlanner(replace(setup, config=config), History(), 0, pilot)
+
+
 def profile_of(setup: Setup, spec: SyntheticSpec) -> Profile:
     """Ask for rows as organisations that train describe themselves, equally many for each.
 
-    Those that are only tested on are not asked: a domain that is to be unseen stays so.
+    Those that are only tested on are not asked: a domain that is to be unseen stays so.  Nor are
+    those that the cohort excludes, who are never asked for anything.
     """
+    asked = set(setup.clients) - set(setup.config.cohort.exclude)
     data, seed = setup.config.data, setup.config.data_seed
     clients = {
         one.id: {"domain": one.domain, "style": one.style.name, "size": spec.size}
         for one in organisations(seed, data.count, total=data.examples)
-        if one.id in setup.clients
+        if one.id in asked
     }
     return Profile.from_table({"clients": clients}, "pilot.synthetic")
 

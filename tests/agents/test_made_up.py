@@ -37,8 +37,9 @@ from federation.cohort.selection import CohortSpec
 from federation.config import Config
 from federation.data.dataset import resolved
 from federation.data.organisations import organisations
-from federation.errors import ConfigError, CorruptError
+from federation.errors import ConfigError, CorruptError, LockedError
 from federation.experiment import Setup, set_up
+from federation.runs import storage
 from federation.runs.folder import MADE_UP, as_asked
 from federation.runs.peft_files import load_adapter
 from federation.runs.records import StartRecord
@@ -236,6 +237,24 @@ def test_nothing_is_made_up_for_who_is_only_tested_on(world, tmp_path):
     assert len(made) == 2 and not set(made) & set(setup.data.splits.unseen.names)
 
 
+def test_nothing_is_made_up_for_who_is_excluded(world, tmp_path):
+    asked = resolved(config(world), tmp_path)
+    first, *others = (one.id for one in organisations(4, 3, total=60))
+    cohort = CohortSpec(size=2, exclude=(first,))
+    setup = warm.prepared(asked.model_copy(update={"cohort": cohort}), tmp_path / "cache")
+    assert set(profile_of(setup, SyntheticSpec()).clients) == set(others)
+
+
+def test_only_one_process_makes_rows_up_for_a_run(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    held = storage.lock(tmp_path / "run")
+    with pytest.raises(LockedError):
+        run_experiment(config(world), tmp_path / "run", cache=tmp_path / "cache")
+    held.release()
+    left = tmp_path / "run" / MADE_UP
+    assert not [*left.iterdir()]  # what the other process makes there is not touched
+
+
 def rows_of(count: int) -> list[dict[str, str]]:
     return [
         {"client": f"c{i % 2}", "instruction": f"q{i}", "context": "", "response": f"a{i}"}
@@ -360,8 +379,11 @@ def test_the_start_is_what_was_trained_on_the_set(world, tmp_path, monkeypatch):
         (["adapter.start=here"], "makes the adapter to start from"),
         (['adapter={kind="full"}'], "set adapter.kind to lora"),
         (["data.split.validation=0"], "raise data.split.validation"),
+        (["upload.clip=1.0", "upload.noise=0.5"], "which no noise protects"),
         (['algorithm={name="krum",byzantine=9}'], "needs 21 reports"),
         (["cohort.size=500"], "only 12 clients"),
+        (['cohort.exclude=["nobody"]'], "there is no client 'nobody'"),
+        (['schedule={kind="cosine"}'], "both steer the learning rate"),
     ],
 )
 def test_a_run_that_nothing_can_be_made_up_for_is_refused(tmp_path, more, words):

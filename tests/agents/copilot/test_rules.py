@@ -81,6 +81,8 @@ QUESTIONS = {
     "why is client St-Mary-Ward-7 worse": "is St-Mary-Ward-7: ",
     "why is c2 worse": "drop=c2",
     "what should I do next": "fedpilot fork",
+    "what happened in round " + "9" * 5000: "There is no such round; 3 were played.",
+    "explain " + "9" * 5000: "write explain and a round",
 }
 
 
@@ -102,6 +104,13 @@ def test_the_worst_client_is_the_one_with_the_highest_loss_on_its_own_test(run):
     first = next(line for line in told.text.splitlines() if "number 1 of" in line)
     name = max(loss, key=loss.__getitem__)
     assert f"{name}: {loss[name]:.3f}" in first
+
+
+def test_the_best_client_is_named_first(run):
+    with open_copilot(run) as copilot:
+        (told,) = copilot.say("which client is best?")
+    places = [line for line in told.text.splitlines() if "worst first" in line]
+    assert [line.partition("number ")[2][:6] for line in places] == ["5 of 5", "4 of 5", "3 of 5"]
 
 
 @pytest.mark.parametrize("question", ["what happened in round 2", "why was the loss of round 2 so"])
