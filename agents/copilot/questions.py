@@ -111,12 +111,13 @@ def by_client(record: EvaluationRecord) -> dict[str, float]:
 def what_next(ground: Ground, words: Words, named: list[str]) -> Reply:
     """Say what can be done with a run."""
     path, last = ground.run.path, ground.run.history.last_round + 1
+    lower = f"lr={ground.values['lr'] / 2:g}"
     lines = [f"see what it came to:      fedpilot show {path}"]
     if last:
         lines += [
             f"play a round otherwise:   whatif {last} scale_lr=0.5",
-            "propose other settings:   propose lr=0.0005",
-            "run with other settings:  run lr=0.0005",
+            f"propose other settings:   propose {lower}",
+            f"run with other settings:  run {lower}",
             f"go on from a round:       fedpilot fork {path} --round {last} --rounds 5 --out NEW",
             f"use the model:            fedpilot export {path} --to FOLDER",
         ]

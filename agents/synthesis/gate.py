@@ -135,7 +135,7 @@ def check_fields(config: Config) -> None:
     except ConfigError as error:
         raise ConfigError(
             f"--gate: made-up rows have {', '.join(Row.model_fields)}, and the run reads others:"
-            f' {error}; name them: data.extra_fields = {{THEIRS = "one of these"}}'
+            f' {error}; name them: data.extra_fields = {{MISSING = "a made-up field"}}'
         ) from None
 
 

@@ -238,8 +238,13 @@ def what_others_would(run: Run, n: int, before: dict[str, float]) -> None:
     # As text: what draws tables takes a browser half a second to load.
     head = ["knob", *others.policies]
     lines = [head, *([row[name] for name in head] for row in others.rows)]
-    first, *rest = (f"| {' | '.join(map(plain, line))} |" for line in lines)
+    first, *rest = (f"| {' | '.join(breakable(plain(x)) for x in line)} |" for line in lines)
     st.markdown("\n".join([first, "|---" * len(head) + "|", *rest]))
+
+
+def breakable(name: str) -> str:
+    """Let a long name end a line behind its joints, so that a table keeps within its card."""
+    return name.replace("+", "+\u200b").replace("_", "_\u200b")
 
 
 def next_steps(opened: Opened, row: Row) -> None:
