@@ -75,7 +75,7 @@ def seconds_per_example(config: Config, runs: Iterable[Run]) -> tuple[float | No
         runs: earlier ones, the newest first.
     """
     for run in runs:
-        if alike(config, run.asked) and (pace := pace_of(run)) is not None:
+        if alike(config, run.config) and (pace := pace_of(run)) is not None:
             return pace, run.path.name
     return None, ""
 
