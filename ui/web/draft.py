@@ -33,7 +33,7 @@ PARTS = {
         " chance.",
     ),
     "pilot.synthetic": (
-        "It also makes up rows for a warm start",
+        "It also makes up rows for the rounds to begin from",
         "Of what the built-in organisations say of themselves, before the first round, and used"
         " only if trials show that their answers help.",
     ),
