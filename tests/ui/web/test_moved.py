@@ -6,6 +6,7 @@ from tests.ui.web.conftest import words
 from tests.ui.web.recorded import config, of_round, start
 from ui.web import decided, moved
 from ui.web.charts import curves
+from ui.web.one_decision import breakable
 from ui.web.shell import JOINER
 
 UNIFORM = {"rule": "uniform", "candidates": 2, "exploration": 0.1, "exclude": []}
@@ -66,4 +67,6 @@ def test_the_page_says_what_was_proposed_besides_knobs(open_page, runs):
     assert "clients chosen by power" in said and "leave everything" not in said
     others = said.replace("\\", "").replace(JOINER, "").splitlines()
     assert "| knob | applied | fixed@1 | choosing@1 |" in others
-    assert "| clients chosen by | power_of_choice | uniform | power_of_choice |" in others
+    power = breakable("power_of_choice")
+    assert f"| clients chosen by | {power} | uniform | {power} |" in others
+    assert power.replace("\u200b", "") == "power_of_choice" and power.count("\u200b") == 2
